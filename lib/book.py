@@ -1,0 +1,290 @@
+"""How the book is made: execute each chapter, compare what it recorded, collect, check the pages.
+
+``python -m lib.book COMMAND``; the Makefile calls these and decides what has to be done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+from lib import ROOT
+from lib.errors import BookError, run_command
+from lib.files import atomic_write, read_json, write_json
+from lib.results import (
+    EXPECTED,
+    FULL_RUNS,
+    Expectation,
+    Result,
+    check_profile,
+    compare,
+    format_value,
+    read_expected,
+    results_of,
+)
+
+BUILD = ROOT / "_build"
+SETTINGS = BUILD / "settings.json"
+RESULTS = BUILD / "results.json"
+START = "start"  # the start page shows the others' results, so it is executed last and records none
+VERSIONS = ("torch", "numpy")  # named in the record of a full run
+KEY_RESULTS = ("data.corpus", "model.pocket.parameters", "model.pocket.kv_cache_max_abs_err", "baseline.*")
+
+
+def executed_chapters() -> list[Path]:
+    """List the executed chapters whose source is still there; the start page is not one of them."""
+    executed = sorted((BUILD / "executed" / "chapters").glob("*.ipynb"))
+    return [path for path in executed if path.stem != START and (ROOT / "chapters" / path.name).exists()]
+
+
+# ---- Settings: what all executions depend on besides their sources. ----
+
+
+def write_settings(profile: str, source: str) -> None:
+    """Prepare the data, and note profile and texts in a file that changes only when they do."""
+    from lib.corpus import load_builtin, load_stories, load_wikitext
+
+    corpora = {c.folder.name: c for c in (load_stories(source), load_builtin(), load_wikitext(source)) if c}
+    texts = {name: {s: c.meta["splits"][s]["sha256"] for s in c.meta["splits"]} for name, c in corpora.items()}
+    settings = {"profile": check_profile(profile), "corpus": load_stories(source).name, "source": source, "texts": texts}
+    if not SETTINGS.exists() or read_json(SETTINGS, "the settings") != settings:
+        write_json(SETTINGS, settings)
+
+
+def settings() -> dict[str, Any]:
+    return read_json(SETTINGS, "the settings of the last run (make book writes them):")
+
+
+# ---- Dependencies: what a chapter imports, and what its metadata says it needs. ----
+
+
+def dependencies(notebook: Path) -> list[str]:
+    """List the files, relative to the root, that a chapter's execution depends on, itself included."""
+    content = read_json(notebook, "the chapter")
+    code = [c for c in content["cells"] if c["cell_type"] == "code"]
+    modules: set[str] = set()
+    for cell in code:
+        _follow("".join(cell["source"]), modules)
+    needs = content["metadata"].get("book", {}).get("needs", [])
+    return [str(notebook.relative_to(ROOT)), *needs, *(f"{m.replace('.', '/')}.py" for m in sorted(modules)), "lib/__init__.py"]
+
+
+def _follow(code: str, found: set[str]) -> None:
+    """Add to ``found`` the modules of lib that ``code`` imports, and those that they import in turn."""
+    code = "\n".join(line for line in code.splitlines() if not line.lstrip().startswith(("%", "!")))
+    for node in ast.walk(ast.parse(code)):
+        for module in _imported(node):
+            path = ROOT / f"{module.replace('.', '/')}.py"
+            if module.startswith("lib.") and module not in found and path.exists():
+                found.add(module)
+                _follow(path.read_text(), found)
+
+
+def _imported(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module:
+        yield node.module
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def write_dependencies(notebook: Path, rule: Path) -> None:
+    """Write a chapter's dependencies as a make rule; absent files are made harmless by empty rules."""
+    files = dependencies(notebook.resolve())
+    target = f"_build/executed/chapters/{notebook.name}"
+    with atomic_write(rule) as file:
+        file.write(f"{target} {rule}: {' '.join(files)}\n{' '.join(files)}:\n".encode())
+
+
+# ---- Execution. ----
+
+
+def execute(notebook: Path, output: Path, profile: str, source: str) -> None:
+    """Execute a chapter with papermill; ``output`` appears only if every cell ran.
+
+    Raises BookError naming the cell and its error otherwise, and leaves the notebook, as far as it
+    got, under ``_build/failed``.
+    """
+    import papermill  # imported here: slow, and only this command needs it
+    from papermill.exceptions import PapermillExecutionError
+
+    failed = BUILD / "failed" / notebook.name
+    failed.parent.mkdir(parents=True, exist_ok=True)
+    parameters = {"profile": check_profile(profile), "source": source}
+    try:
+        node = papermill.execute_notebook(
+            str(notebook), str(failed), parameters, kernel_name="python3", cwd=str(notebook.parent), progress_bar=True
+        )
+    except PapermillExecutionError as error:
+        raise BookError(
+            f"{notebook.name} failed in code cell {error.exec_count}: {error.ename}: {error.evalue}; see {failed}"
+        ) from None
+    for cell in node.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.metadata.tags.append("remove-cell")  # the page shows the chapter's own parameters
+    with atomic_write(output) as file:
+        file.write((json.dumps(node, indent=1, ensure_ascii=False) + "\n").encode())
+    failed.unlink()
+
+
+# ---- Comparison and collection. ----
+
+
+def chapter_results(notebook: Path) -> dict[str, Result]:
+    """Return what a chapter recorded, and how long it took."""
+    seconds = read_json(notebook, "the executed chapter")["metadata"]["papermill"]["duration"]
+    timing = Result(f"book.seconds.{notebook.stem}", round(seconds, 1), "s", "measured")
+    return results_of(notebook) | {timing.name: timing}
+
+
+def expected_path(chapter: str) -> Path:
+    return EXPECTED / settings()["corpus"] / settings()["profile"] / f"{chapter}.json"
+
+
+def compare_all() -> None:
+    """Compare every executed chapter with its expectations; BookError if any figure is not as expected."""
+    problems = []
+    for notebook in executed_chapters():
+        found = compare(chapter_results(notebook), read_expected(expected_path(notebook.stem)))
+        problems += [f"{notebook.stem}: {problem}" for problem in found]
+    for problem in problems:
+        print(f"  {problem}")
+    if problems:
+        raise BookError(f"{len(problems)} results are not as expected (above); mend the cause, or accept them with make expect")
+    print(f"{len(executed_chapters())} chapters reproduce what data/expected says ({settings()['corpus']}, {settings()['profile']})")
+
+
+def collect() -> None:
+    """Write ``_build/results.json``: every figure of every chapter, by name."""
+    collected: dict[str, dict[str, Any]] = {}
+    for notebook in executed_chapters():
+        for name, result in chapter_results(notebook).items():
+            if name in collected:
+                raise BookError(f"{name} is recorded by {collected[name]['chapter']} and by {notebook.stem}; rename one")
+            fields = {"value": result.value, "unit": result.unit, "provenance": result.provenance}
+            collected[name] = fields | {"chapter": notebook.stem}
+    if not RESULTS.exists() or read_json(RESULTS, "the results") != collected:
+        write_json(RESULTS, dict(sorted(collected.items())))
+
+
+def refresh_expected() -> None:
+    """Take the executed values over into ``data/expected``; kinds, tolerances and bounds stay.
+
+    A name that is new becomes required with a tolerance of 1 %, or informational if it is a time or
+    a rate: look at what ``git diff`` shows before committing it.
+    """
+    for notebook in executed_chapters():
+        path = expected_path(notebook.stem)
+        old = read_expected(path) if path.exists() else {}
+        actual = chapter_results(notebook)
+        entries = {n: _refreshed(r, old.get(n)) for n, r in actual.items()}
+        entries |= {n: e for n, e in old.items() if n not in actual and e.kind == "optional"}
+        write_json(path, {n: {k: v for k, v in asdict(e).items() if v is not None} for n, e in sorted(entries.items())})
+        print(f"wrote {path.relative_to(ROOT)}")
+
+
+def _refreshed(result: Result, old: Expectation | None) -> Expectation:
+    if old is None:
+        timed = result.unit == "s" or result.unit.endswith("/s")
+        old = Expectation("informational" if timed else "required", result.value, 0.01)
+    if old.kind == "informational":
+        return Expectation("informational")
+    value = None if old.value is None else result.value  # an entry that has only bounds keeps only bounds
+    return Expectation(old.kind, value, old.tolerance, old.min, old.max, result.text)
+
+
+def keep_full_run() -> None:
+    """Commit-ready record of a run of the full profile: results, date, hardware, versions."""
+    if settings()["profile"] != "full":
+        raise BookError("the last run was not of the full profile; run make book PROFILE=full first")
+    from lib.train import hardware
+    import torch
+
+    for notebook in executed_chapters():
+        results = chapter_results(notebook)
+        run = {
+            "date": time.strftime("%Y-%m-%d"),
+            "hardware": hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+            "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in VERSIONS},
+            "results": {n: {k: v for k, v in asdict(r).items() if k in ("value", "unit", "provenance")} for n, r in results.items()},
+        }
+        write_json(FULL_RUNS / settings()["corpus"] / f"{notebook.stem}.json", run)
+
+
+# ---- The rendered book. ----
+
+
+def check_pages() -> None:
+    """Check that every page named in ``_toc.yml`` was rendered, with text in it."""
+    pages = re.findall(r"^\s*-?\s*(?:root|file):\s*(\S+)", (ROOT / "_toc.yml").read_text(), re.MULTILINE)
+    for page in pages:
+        path = BUILD / "html" / f"{page}.html"
+        article = re.search(r"<article.*?</article>", path.read_text(), re.DOTALL) if path.exists() else None
+        words = len(re.sub(r"<[^>]+>", " ", article[0]).split()) if article else 0
+        if words < 20:
+            raise BookError(f"the page {path} is missing or empty ({words} words); see the build's messages above")
+    print(f"{len(pages)} pages rendered")
+
+
+def is_key_result(name: str) -> bool:
+    return any(re.fullmatch(pattern.replace(".", r"\.").replace("*", ".*"), name) for pattern in KEY_RESULTS)
+
+
+def summary() -> None:
+    """Print the key results and where the book lies."""
+    results = read_json(RESULTS, "the collected results")
+    print(f"\nKey results ({settings()['corpus']} corpus, {settings()['profile']} profile):")
+    for name, r in results.items():
+        if is_key_result(name):
+            value = format_value(Result(name, r["value"], r["unit"], r["provenance"]))
+            print(f"  {name:40} {value:>24}  {r['provenance']}")
+    print(f"\nOpen {os.path.relpath(BUILD / 'html' / 'index.html')}, or run make serve.")
+
+
+COMMANDS: dict[str, Callable[[], None]] = {
+    "compare": compare_all,
+    "collect": collect,
+    "expect": refresh_expected,
+    "keep": keep_full_run,
+    "check-pages": check_pages,
+    "summary": summary,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m lib.book", description="Steps of the book's making.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, function in COMMANDS.items():
+        commands.add_parser(name, help=function.__doc__.splitlines()[0])
+    for name in ("settings", "execute"):
+        command = commands.add_parser(name)
+        command.add_argument("--profile", default="quick")
+        command.add_argument("--source", default="auto")
+        if name == "execute":
+            command.add_argument("notebook", type=Path)
+            command.add_argument("output", type=Path)
+    rule = commands.add_parser("dependencies")
+    rule.add_argument("notebook", type=Path)
+    rule.add_argument("rule", type=Path)
+    given = parser.parse_args()
+    if given.command == "settings":
+        write_settings(given.profile, given.source)
+    elif given.command == "execute":
+        execute(given.notebook, given.output, given.profile, given.source)
+    elif given.command == "dependencies":
+        write_dependencies(given.notebook, given.rule)
+    else:
+        COMMANDS[given.command]()
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -18,7 +18,7 @@ STATIC   := _config.yml _toc.yml $(wildcard chapters/*.md chapters/*.bib chapter
 HTML     := _build/html/.complete
 
 .DELETE_ON_ERROR:
-.PHONY: book test help setup data execute expect full serve clean lock FORCE
+.PHONY: book test help setup data execute expect full address serve clean lock FORCE
 
 book: $(HTML) ## execute, compare and render the book (PROFILE=quick|full SOURCE=auto|hub|dir|builtin)
 	@$(PY) -m lib.book summary
@@ -89,9 +89,12 @@ $(HTML): $(EXECUTED) $(START) $(STATIC) $(wildcard data/expected/*/*/*.json)
 	@$(PY) -m lib.book compare
 	@mkdir -p _build/executed/chapters && cp -r _config.yml _toc.yml _build/executed/
 	@cp -r $(wildcard chapters/*.md chapters/*.bib chapters/_static) _build/executed/chapters/
-	$(PY) -m jupyter_book build -W -n --keep-going --all --path-output . _build/executed
+	.venv/bin/jupyter-book build -W -n --keep-going --all --path-output . _build/executed
 	@$(PY) -m lib.book check-pages
 	@touch $@
+
+address: $(SETUP) ## carry the repository's address from _config.yml to the chapters
+	$(PY) -m lib.book address
 
 serve: $(HTML) ## serve the rendered book on http://localhost:8000 (PORT=...)
 	$(PY) -m http.server $(PORT) --directory _build/html

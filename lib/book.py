@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -114,15 +113,18 @@ def execute(notebook: Path, output: Path, profile: str, source: str) -> None:
     Raises BookError naming the cell and its error otherwise, and leaves the notebook, as far as it
     got, under ``_build/failed``.
     """
-    import papermill  # imported here: slow, and only this command needs it
+    import nbformat  # imported here: slow, and only this command needs them
+    import papermill
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     failed = BUILD / "failed" / notebook.name
     failed.parent.mkdir(parents=True, exist_ok=True)
     parameters = {"profile": check_profile(profile), "source": source}
+    sockets = Config(KernelManager={"transport": "ipc"})  # between two processes of one user, no TCP
     try:
         node = papermill.execute_notebook(
-            str(notebook), str(failed), parameters, kernel_name="python3", cwd=str(notebook.parent), progress_bar=True
+            str(notebook), str(failed), parameters, kernel_name="python3", cwd=str(notebook.parent), config=sockets
         )
     except PapermillExecutionError as error:
         raise BookError(
@@ -132,7 +134,7 @@ def execute(notebook: Path, output: Path, profile: str, source: str) -> None:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.metadata.tags.append("remove-cell")  # the page shows the chapter's own parameters
     with atomic_write(output) as file:
-        file.write((json.dumps(node, indent=1, ensure_ascii=False) + "\n").encode())
+        file.write((nbformat.writes(node) + "\n").encode())
     failed.unlink()
 
 
@@ -179,8 +181,8 @@ def collect() -> None:
 def refresh_expected() -> None:
     """Take the executed values over into ``data/expected``; kinds, tolerances and bounds stay.
 
-    A name that is new becomes required with a tolerance of 1 %, or informational if it is a time or
-    a rate: look at what ``git diff`` shows before committing it.
+    A name that is new becomes required, exactly for a whole number or a text and within 1 % for others,
+    or informational if it is a time or a rate: look at what ``git diff`` shows before committing it.
     """
     for notebook in executed_chapters():
         path = expected_path(notebook.stem)
@@ -195,7 +197,8 @@ def refresh_expected() -> None:
 def _refreshed(result: Result, old: Expectation | None) -> Expectation:
     if old is None:
         timed = result.unit == "s" or result.unit.endswith("/s")
-        old = Expectation("informational" if timed else "required", result.value, 0.01)
+        tolerance = 0.01 if isinstance(result.value, float) else 0.0
+        old = Expectation("informational" if timed else "required", result.value, tolerance)
     if old.kind == "informational":
         return Expectation("informational")
     value = None if old.value is None else result.value  # an entry that has only bounds keeps only bounds
@@ -235,6 +238,22 @@ def check_pages() -> None:
     print(f"{len(pages)} pages rendered")
 
 
+def repository() -> str:
+    """Return the repository's address, which ``_config.yml`` alone decides."""
+    return re.search(r"^repository:\n\s+url: (\S+)", (ROOT / "_config.yml").read_text(), re.MULTILINE)[1]
+
+
+def carry_address() -> None:
+    """Write the repository's address into every chapter's set-up cell."""
+    for notebook in sorted((ROOT / "chapters").glob("*.ipynb")):
+        old = notebook.read_text()
+        new = re.sub(r'REPOSITORY = \\"[^"]*\\"', lambda _: f'REPOSITORY = \\"{repository()}\\"', old)
+        if new != old:
+            with atomic_write(notebook) as file:
+                file.write(new.encode())
+            print(f"{notebook.name}: {repository()}")
+
+
 def is_key_result(name: str) -> bool:
     return any(re.fullmatch(pattern.replace(".", r"\.").replace("*", ".*"), name) for pattern in KEY_RESULTS)
 
@@ -255,6 +274,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
     "collect": collect,
     "expect": refresh_expected,
     "keep": keep_full_run,
+    "address": carry_address,
     "check-pages": check_pages,
     "summary": summary,
 }

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Iterable, Iterator
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from lib import ROOT, stories, text
 from lib.errors import BookError

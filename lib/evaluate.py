@@ -18,7 +18,7 @@ from typing import Callable
 import numpy as np
 import torch
 from torch.nn import functional as F
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from lib.checkpoint import load_model
 from lib.corpus import SOURCES, Corpus, load_builtin, load_stories, load_wikitext

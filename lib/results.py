@@ -21,7 +21,6 @@ from lib import ROOT
 from lib.errors import BookError
 from lib.files import read_json
 
-MIME = "application/vnd.from-pytorch-to-fpga.result+json"
 EXPECTED = ROOT / "data" / "expected"
 FULL_RUNS = ROOT / "data" / "full"
 PROFILES = ("quick", "full")
@@ -32,6 +31,7 @@ PROVENANCES = {
     "modelled": "computed from a documented formula, not run",
     "cited": "taken from a source that is named beside it",
 }
+METADATA = "book_result"  # key under which an output of an executed notebook carries its figure
 KINDS = ("required", "optional", "informational")
 
 Value = float | int | str
@@ -76,9 +76,14 @@ def record(
     _session[name] = result
     line = f'<p class="result"><code>{name}</code> {format_value(result)} {badge(provenance)}</p>'
     plain = f"{name} = {format_value(result)} [{provenance}]"
-    shown = {} if quiet else {"text/html": line, "text/plain": plain}
-    display(shown | {MIME: asdict(result)}, raw=True)
+    shown = {"text/html": ""} if quiet else {"text/html": line, "text/plain": plain}
+    display(shown, metadata={METADATA: asdict(result)}, raw=True)
     return result
+
+
+def cell(name: str, value: Any, unit: str, provenance: str, text: str | None = None) -> str:
+    """Record a figure quietly, and return it with its label, as HTML for ``show_table``."""
+    return f"{format_value(record(name, value, unit, provenance, text, quiet=True))} {badge(provenance)}"
 
 
 def _plain(name: str, value: Any) -> Value:
@@ -127,8 +132,8 @@ def results_of(notebook: str | Path) -> dict[str, Result]:
     found: dict[str, Result] = {}
     for cell in read_json(notebook, "the executed chapter")["cells"]:
         for output in cell.get("outputs", ()):
-            if MIME in output.get("data", {}):
-                result = Result(**output["data"][MIME])
+            if METADATA in output.get("metadata", {}):
+                result = Result(**output["metadata"][METADATA])
                 if result.name in found:
                     raise BookError(f"{Path(notebook).name} records {result.name} twice; give each figure its own name")
                 found[result.name] = result

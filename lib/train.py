@@ -28,7 +28,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from lib.checkpoint import load_tensors, save_model, save_tensors
 from lib.corpus import SOURCES, Corpus, load_stories, open_corpus

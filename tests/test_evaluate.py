@@ -16,7 +16,8 @@ from lib import corpus, evaluate
 from lib.checkpoint import save_model
 from lib.corpus import Corpus
 from lib.errors import BookError
-from lib.evaluate import GATE_PCT, Logits, Scores, compare, score, score_corpus, torch_logits, torch_step_logits, word_ends
+from lib.evaluate import GATE_PCT, Logits, Scores, compare, score, score_corpus, torch_logits, torch_step_logits
+from lib.evaluate import word_ends
 from lib.files import write_json
 from lib.gpt import CONFIGS, GPT, GPTConfig
 from lib.text import ALPHABET, END, END_MARK, SIZE, encode
@@ -24,6 +25,7 @@ from lib.text import ALPHABET, END, END_MARK, SIZE, encode
 Command = Callable[..., tuple[int, str, str]]
 RNG = np.random.default_rng
 SMALL = GPTConfig(n_layer=2, n_head=2, n_embd=32, block=16)
+IMPOSSIBLE = np.array([np.inf] + [0.0] * (SIZE - 1))  # rules symbol 0 out
 
 
 def uniform(tokens: np.ndarray) -> np.ndarray:
@@ -37,11 +39,9 @@ def counting(classes: int) -> Logits:
     """
 
     def logits(tokens: np.ndarray) -> np.ndarray:
-        B, T = tokens.shape
-        right = np.exp(-0.01 * np.arange(1, T + 1))  # the probability at each position
-        bet = np.zeros((B, T, classes))
-        np.put_along_axis(bet, tokens[:, :, None] + 1, np.broadcast_to(np.log(right * (classes - 1) / (1 - right))[:, None], (B, T, 1)), axis=2)
-        return bet
+        right = np.exp(-0.01 * np.arange(1, tokens.shape[1] + 1))  # the probability at each position
+        odds = np.log(right * (classes - 1) / (1 - right))
+        return odds[:, None] * np.eye(classes)[tokens + 1]
 
     return logits
 
@@ -94,7 +94,8 @@ def test_a_uniform_route_scores_log2_of_the_alphabet() -> None:
 
 def test_a_perfect_route_scores_nothing() -> None:
     symbols = (np.arange(1001) * 5 % SIZE).astype(np.uint16)
-    scores = score(lambda tokens: 50.0 * np.eye(SIZE)[(tokens + 5) % SIZE], symbols, 16, 8, by_story=False, progress=False)
+    route = lambda tokens: 50.0 * np.eye(SIZE)[(tokens + 5) % SIZE]
+    scores = score(route, symbols, 16, 8, by_story=False, progress=False)
     assert 0 <= scores.bpc < 1e-9
 
 
@@ -146,7 +147,7 @@ def test_words_are_those_of_split(text: str) -> None:
         (99, 0, uniform, "the stride 0 is outside 1 to 16"),
         (99, 17, uniform, "the stride 17 is outside 1 to 16"),
         (99, 8, lambda tokens: uniform(tokens) * np.nan, "the route returned logits that are not finite"),
-        (99, 8, lambda tokens: uniform(tokens) - np.inf, "the route returned logits that are not finite"),
+        (99, 8, lambda tokens: uniform(tokens) - IMPOSSIBLE, "the route returned logits that are not finite"),
     ],
 )
 def test_what_cannot_be_scored_is_told(length: int, stride: int, route: Logits, complaint: str) -> None:
@@ -257,7 +258,8 @@ def test_the_command_scores_a_checkpoint_and_fills_its_card(
     assert card["scores"]["builtin"]["characters"] == 1000
     assert f"builtin: characters 1000, stride 8, bpc {scores.bpc:.3f}" in told
 
-    for arguments, complaint in (((path, "--characters", 0), "--characters is 0"), ((tmp_path / "no",), "does not exist")):
+    missing = tmp_path / "missing"
+    for arguments, complaint in (((path, "--characters", 0), "--characters is 0"), ((missing,), "does not exist")):
         code, _, told = command(evaluate.main, *arguments)
         assert (code, told.count("\n")) == (2, 1)
         assert complaint in told

@@ -62,7 +62,8 @@ def test_json_comes_back_and_nan_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content, complaint", [(None, "does not exist"), (b'{"a": 1', "is not valid JSON"), (b"\xff\xfe", "is not valid JSON")]
+    "content, complaint",
+    [(None, "does not exist"), (b'{"a": 1', "is not valid JSON"), (b"\xff\xfe", "is not valid JSON")],
 )
 def test_json_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, complaint: str) -> None:
     path = tmp_path / "value.json"

@@ -56,11 +56,14 @@ def test_forward_is_that_of_torchs_own_layers(random_model: Make) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("config", [SMALL, CONFIGS["nano"]], ids=["small", "nano"])
 def test_steps_give_the_logits_of_the_full_pass(random_model: Make, config: GPTConfig) -> None:
+    """A step writes its own slot of the cache, and what the later slots hold is neither seen nor changed."""
     model = random_model(config)
     ids = tokens(config, 2 * config.block).view(2, config.block)
-    full, cache = model(ids), model.empty_cache(batch=2)
+    full, cache = model(ids), torch.randn_like(model.empty_cache(batch=2))
     for position in range(config.block):
+        before = cache
         step, cache = model.step(ids[:, position], torch.tensor(position), cache)
+        assert (cache != before).nonzero()[:, 4].unique().tolist() == [position]
         assert (step - full[:, position]).abs().max() < 1e-5
 
 
@@ -92,7 +95,7 @@ def test_initial_weights_are_gpt2s() -> None:
 @pytest.mark.parametrize(
     "changes, complaint",
     [
-        *(({name: 0}, f"{name} is 0; it must be at least 1") for name in ("n_layer", "n_head", "n_embd", "block", "vocab")),
+        *(({n: 0}, f"{n} is 0; it must be at least 1") for n in ("n_layer", "n_head", "n_embd", "block", "vocab")),
         ({"n_head": 3}, "32 does not divide into 3 heads"),
         ({"block": 15}, "block 15 is odd"),
         ({"dropout": 1.0}, r"dropout 1.0 is outside \[0, 1\)"),

@@ -48,7 +48,7 @@ def rows(out: Path) -> list[dict[str, float]]:
 
 
 def assert_same_state(one: Path, other: Path) -> None:
-    (tensors, run), (others, other_run) = load_tensors(one / "state.safetensors"), load_tensors(other / "state.safetensors")
+    (tensors, run), (others, other_run) = (load_tensors(out / "state.safetensors") for out in (one, other))
     assert tensors.keys() == others.keys()
     assert [name for name in tensors if not torch.equal(tensors[name], others[name])] == []
     assert run | {"seconds": 0} == other_run | {"seconds": 0}
@@ -96,7 +96,7 @@ def test_batches_reach_both_ends_and_change_with_seed_step_and_micro_batch(tiny:
 
 
 def test_a_step_follows_the_mean_gradient_of_all_its_sequences(tiny: TrainConfig, small_corpus: Corpus) -> None:
-    """After one step the first moment is a tenth of the gradient, whether it came in two micro-batches or was clipped."""
+    """After a step the first moment is a tenth of the gradient, even if it came in two parts or was clipped."""
     config = dataclasses.replace(tiny, accumulate=2, clip=1e9)
     trainer, clipped = (Trainer(c, small_corpus, ALONE) for c in (config, dataclasses.replace(config, clip=0.01)))
     for each in (trainer, clipped):
@@ -244,16 +244,21 @@ def test_ctrl_c_ends_a_run_with_one_sentence_and_its_state(small_corpus: Corpus,
         run.send_signal(signal.SIGINT)
         _, told = run.communicate()
     assert run.returncode == 130
-    sentence = re.fullmatch(r"interrupted: the state after step (\d+) is saved; add --resume to go on", told.splitlines()[-1])
+    last = told.splitlines()[-1]
+    sentence = re.fullmatch(r"interrupted: the state after step (\d+) is saved; add --resume to go on", last)
     assert "Traceback" not in told
     assert load_tensors(tmp_path / "state.safetensors")[1]["step"] == int(sentence[1]) >= 5
 
 
 def test_two_processes_train_as_one(small_corpus: Corpus, tmp_path: Path) -> None:
-    """Three steps of two micro-batches each, shared by two processes, move the weights as one process does."""
-    flags = ["--steps", "3", "--accumulate", "2", "--clip", "1000", "--warmup", "50"]  # the norm of gradients is not hidden
-    together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "lib.train"]
-    command = [*together, *NANO, *flags, "--data", str(small_corpus.folder), "--out", str(tmp_path / "two")]
+    """Three steps of two micro-batches each, shared by two processes, move the weights as one process does.
+
+    Adam's steps do not show the scale of a gradient; its moments do, as long as nothing is clipped.
+    """
+    flags = ["--steps", "3", "--accumulate", "2", "--clip", "1000", "--warmup", "50"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    files = ["--data", str(small_corpus.folder), "--out", str(tmp_path / "two")]
+    command = [*torchrun, "-m", "lib.train", *NANO, *flags, *files]
     done = subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("best validation") == 1
@@ -310,7 +315,9 @@ def test_an_unknown_configuration_is_told(refused: Callable[..., str]) -> None:
     assert "invalid choice: 'huge'" in refused("--config", "huge")
 
 
-def test_a_text_no_longer_than_the_block_is_told(refused: Callable[..., str], make_corpus: Callable[..., Corpus]) -> None:
+def test_a_text_no_longer_than_the_block_is_told(
+    refused: Callable[..., str], make_corpus: Callable[..., Corpus]
+) -> None:
     short = make_corpus(100, 2)
     told = refused("--model", "pocket", "--data", short.folder)
     assert told.startswith(f"error: the validation text has {len(short.val)} characters and the block is 256")
@@ -327,7 +334,11 @@ def test_a_batch_that_does_not_divide_is_told(tiny: TrainConfig, small_corpus: C
 
 
 def test_a_run_is_neither_overwritten_nor_resumed_as_another(
-    command: Command, refused: Callable[..., str], make_corpus: Callable[..., Corpus], small_corpus: Corpus, tmp_path: Path
+    command: Command,
+    refused: Callable[..., str],
+    make_corpus: Callable[..., Corpus],
+    small_corpus: Corpus,
+    tmp_path: Path,
 ) -> None:
     flags = ["--model", "tiny", "--steps", "3", "--bf16", "off"]
     first = command(training.main, *flags, "--data", small_corpus.folder, "--out", tmp_path / "run")

@@ -1,0 +1,98 @@
+"""How the book is made: dependencies, execution, collection."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from lib import ROOT, book, corpus
+from lib.errors import BookError
+
+HEAD = nbformat.v4.new_code_cell('profile = "quick"\nsource = "auto"', metadata={"tags": ["parameters"]})
+
+
+def write_notebook(path: Path, *cells: str) -> Path:
+    notebook = nbformat.v4.new_notebook(cells=[HEAD, *map(nbformat.v4.new_code_cell, cells)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.fixture
+def build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Give the book an empty build folder of its own."""
+    monkeypatch.setattr(book, "BUILD", tmp_path)
+    monkeypatch.setattr(book, "SETTINGS", tmp_path / "settings.json")
+    monkeypatch.setattr(book, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(book, "EXPECTED", tmp_path / "expected")
+    (tmp_path / "executed" / "chapters").mkdir(parents=True)
+    return tmp_path
+
+
+def test_a_chapter_depends_on_what_it_imports_and_what_that_imports() -> None:
+    chapter_1 = book.dependencies(ROOT / "chapters" / "01_model.ipynb")
+    assert {"chapters/01_model.ipynb", "lib/gpt.py", "lib/text.py", "data/checkpoints/pocket.safetensors"} <= set(chapter_1)
+    assert "lib/files.py" in chapter_1  # through lib.checkpoint
+    assert "lib/train.py" not in chapter_1
+    chapter_2 = book.dependencies(ROOT / "chapters" / "02_data.ipynb")
+    assert {"lib/train.py", "lib/evaluate.py", "lib/stories.py"} <= set(chapter_2)
+    assert all((ROOT / name).exists() for name in chapter_1 + chapter_2)
+
+
+def test_settings_are_rewritten_only_when_they_change(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "DATA", build / "data")
+    monkeypatch.delenv("TINYSTORIES_DIR", raising=False)
+    monkeypatch.delenv("WIKITEXT_DIR", raising=False)
+    book.write_settings("quick", "auto")
+    before = book.SETTINGS.stat().st_mtime_ns
+    assert book.settings()["corpus"] == "builtin"
+    book.write_settings("quick", "auto")
+    assert book.SETTINGS.stat().st_mtime_ns == before
+    book.write_settings("full", "auto")
+    assert book.SETTINGS.stat().st_mtime_ns > before
+    with pytest.raises(BookError, match="quick, full"):
+        book.write_settings("fast", "auto")
+
+
+def test_execution_records_and_failure_names_the_cell(build: Path) -> None:
+    """A chapter that runs is collected; one that fails leaves no executed chapter behind."""
+    good = write_notebook(
+        build / "01_model.ipynb",
+        'from lib.results import record\nrecord("a.share", 0.25, "fraction", "measured")\nrecord("a.source", source, "", "cited");',
+    )
+    output = build / "executed" / "chapters" / good.name
+    book.execute(good, output, "quick", "builtin")
+    results = book.chapter_results(output)
+    assert results["a.share"].value == 0.25
+    assert results["a.source"].value == "builtin"  # the parameter was passed on
+    assert results["book.seconds.01_model"].unit == "s"
+
+    book.collect()
+    collected = json.loads(book.RESULTS.read_text())
+    assert collected["a.share"] == {"value": 0.25, "unit": "fraction", "provenance": "measured", "chapter": "01_model"}
+
+    bad = write_notebook(build / "02_data.ipynb", "1 + 1", "1 / 0")
+    with pytest.raises(BookError, match="code cell 4: ZeroDivisionError: division by zero"):
+        book.execute(bad, build / "executed" / "chapters" / bad.name, "quick", "auto")
+    assert not (build / "executed" / "chapters" / bad.name).exists()
+    assert (build / "failed" / bad.name).exists()
+
+
+def test_refreshing_keeps_policy_and_takes_values(build: Path) -> None:
+    book.SETTINGS.write_text(json.dumps({"corpus": "builtin", "profile": "quick"}))
+    source = 'from lib.results import record\nrecord("a.score", 2.0, "bits", "measured")\nrecord("a.rate", 5.0, "MB/s", "measured");'
+    output = build / "executed" / "chapters" / "01_model.ipynb"
+    book.execute(write_notebook(build / "01_model.ipynb", source), output, "quick", "auto")
+    path = book.expected_path("01_model")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"a.score": {"kind": "required", "value": 1.0, "tolerance": 0.25, "max": 3.0}}))
+    with pytest.raises(BookError, match="3 results are not as expected"):  # drifted, and two extra
+        book.compare_all()
+    book.refresh_expected()
+    expected = json.loads(path.read_text())
+    assert expected["a.score"] == {"kind": "required", "value": 2.0, "tolerance": 0.25, "max": 3.0}
+    assert expected["a.rate"] == {"kind": "informational", "tolerance": 0.0}
+    book.compare_all()

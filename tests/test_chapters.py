@@ -1,0 +1,100 @@
+"""The chapters: their sources are clean, and their executions reproduce what is expected of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+
+from lib import ROOT, book
+from lib.results import compare, read_expected
+
+CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
+EXECUTED = [path for path in CHAPTERS if path.stem != book.START]
+ALT_TEXT_LIMIT = 250
+
+
+def load(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def code_cells(notebook: dict[str, Any]) -> list[dict[str, Any]]:
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def executed(chapter: Path) -> dict[str, Any]:
+    path = ROOT / "_build" / "executed" / "chapters" / chapter.name
+    assert path.exists(), f"{path.name} is not executed; make test executes it"
+    return load(path)
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_source_is_stripped_and_begins_as_every_chapter_does(chapter: Path) -> None:
+    cells = code_cells(load(chapter))
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells)
+    parameters, setup = cells[0], "".join(cells[1]["source"])
+    assert parameters["metadata"]["tags"][0] == "parameters"
+    assert f'REPOSITORY = "{book.repository()}"' in setup
+    assert "".join(code_cells(load(CHAPTERS[0]))[1]["source"]) == setup  # one set-up cell, everywhere the same
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    contents = (ROOT / "_toc.yml").read_text()
+    pages = [path.stem for path in (ROOT / "chapters").iterdir() if path.suffix in (".ipynb", ".md")]
+    assert [page for page in pages if f"chapters/{page}\n" not in contents] == []
+
+
+@pytest.mark.parametrize("chapter", EXECUTED, ids=lambda path: path.stem)
+def test_results_are_as_expected(chapter: Path) -> None:
+    path = ROOT / "_build" / "executed" / "chapters" / chapter.name
+    results = book.chapter_results(path)
+    assert compare(results, read_expected(book.expected_path(chapter.stem))) == []
+
+
+def outputs(notebook: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    for cell in code_cells(notebook):
+        yield from ((cell, output) for output in cell["outputs"])
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_figures_have_alt_text_and_cells_print_no_warnings(chapter: Path) -> None:
+    for cell, output in outputs(executed(chapter)):
+        if "image/png" in output.get("data", {}):
+            alt = cell["metadata"]["mystnb"]["image"]["alt"]
+            assert 20 <= len(alt) <= ALT_TEXT_LIMIT, alt
+        if output.get("name") == "stderr":
+            assert "remove-stderr" in cell["metadata"]["tags"], output["text"]
+
+
+def test_the_page_says_which_corpus_it_used() -> None:
+    results = json.loads((ROOT / "_build" / "results.json").read_text())
+    assert results["data.corpus"]["value"] == book.settings()["corpus"]
+    printed = json.dumps(executed(ROOT / "chapters" / "01_model.ipynb"))
+    assert f"Text used on this page: {book.settings()['corpus']} from" in printed
+
+
+def test_collected_results_hold_the_records_the_book_promises() -> None:
+    results = json.loads((ROOT / "_build" / "results.json").read_text())
+    promised = {
+        "model.report.parameters": 10_783_104,
+        "model.pocket.parameters": 1_631_616,
+        "model.nano.block_weights": 393_216,
+    }
+    assert {name: results[name]["value"] for name in promised} == promised
+    assert results["model.pocket.kv_cache_max_abs_err"]["value"] < 1e-5
+    assert {"data.prepare.mb_per_s", "baseline.pocket.stories.bpc", "book.seconds.02_data"} <= set(results)
+    assert all(set(entry) == {"value", "unit", "provenance", "chapter"} for entry in results.values())
+
+
+@pytest.mark.parametrize(("profile", "status"), [("quick", 0), ("quik", 1)])
+def test_a_chapter_runs_alone_from_any_folder(tmp_path: Path, profile: str, status: int) -> None:
+    """papermill runs a chapter in an empty folder; an unknown profile is refused with the known ones."""
+    command = [sys.executable, "-m", "papermill", ROOT / "chapters" / "errata.ipynb", "out.ipynb", "-p", "profile", profile]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == status, run.stderr
+    assert ("choose one of quick, full" in run.stderr) == (status != 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.ipynb"]

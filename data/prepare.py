@@ -25,7 +25,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Prepare the book's text.")
     parser.add_argument("--source", choices=SOURCES, default="auto", help="where the text comes from (default: auto)")
     source = parser.parse_args().source
-    corpora = {corpus.folder: corpus for corpus in (load_stories(source), load_builtin(), load_wikitext(source)) if corpus}
+    corpora = {
+        corpus.folder: corpus for corpus in (load_stories(source), load_builtin(), load_wikitext(source)) if corpus
+    }
     for corpus in corpora.values():
         show(corpus)
     print(f"prepared in {DATA}")

@@ -52,9 +52,10 @@ def write_settings(profile: str, source: str) -> None:
     """Prepare the data, and note profile and texts in a file that changes only when they do."""
     from lib.corpus import load_builtin, load_stories, load_wikitext
 
-    corpora = {c.folder.name: c for c in (load_stories(source), load_builtin(), load_wikitext(source)) if c}
+    stories = load_stories(source)
+    corpora = {c.folder.name: c for c in (stories, load_builtin(), load_wikitext(source)) if c}
     texts = {name: {s: c.meta["splits"][s]["sha256"] for s in c.meta["splits"]} for name, c in corpora.items()}
-    settings = {"profile": check_profile(profile), "corpus": load_stories(source).name, "source": source, "texts": texts}
+    settings = {"profile": check_profile(profile), "corpus": stories.name, "source": source, "texts": texts}
     if not SETTINGS.exists() or read_json(SETTINGS, "the settings") != settings:
         write_json(SETTINGS, settings)
 
@@ -74,7 +75,12 @@ def dependencies(notebook: Path) -> list[str]:
     for cell in code:
         _follow("".join(cell["source"]), modules)
     needs = content["metadata"].get("book", {}).get("needs", [])
-    return [str(notebook.relative_to(ROOT)), *needs, *(f"{m.replace('.', '/')}.py" for m in sorted(modules)), "lib/__init__.py"]
+    return [
+        str(notebook.relative_to(ROOT)),
+        *needs,
+        *(f"{m.replace('.', '/')}.py" for m in sorted(modules)),
+        "lib/__init__.py",
+    ]
 
 
 def _follow(code: str, found: set[str]) -> None:
@@ -161,8 +167,12 @@ def compare_all() -> None:
     for problem in problems:
         print(f"  {problem}")
     if problems:
-        raise BookError(f"{len(problems)} results are not as expected (above); mend the cause, or accept them with make expect")
-    print(f"{len(executed_chapters())} chapters reproduce what data/expected says ({settings()['corpus']}, {settings()['profile']})")
+        raise BookError(
+            f"{len(problems)} results are not as expected (above); mend the cause, or accept them with make expect"
+        )
+    print(
+        f"{len(executed_chapters())} chapters reproduce what data/expected says ({settings()['corpus']}, {settings()['profile']})"
+    )
 
 
 def collect() -> None:
@@ -171,7 +181,9 @@ def collect() -> None:
     for notebook in executed_chapters():
         for name, result in chapter_results(notebook).items():
             if name in collected:
-                raise BookError(f"{name} is recorded by {collected[name]['chapter']} and by {notebook.stem}; rename one")
+                raise BookError(
+                    f"{name} is recorded by {collected[name]['chapter']} and by {notebook.stem}; rename one"
+                )
             fields = {"value": result.value, "unit": result.unit, "provenance": result.provenance}
             collected[name] = fields | {"chapter": notebook.stem}
     if not RESULTS.exists() or read_json(RESULTS, "the results") != collected:
@@ -209,8 +221,9 @@ def keep_full_run() -> None:
     """Commit-ready record of a run of the full profile: results, date, hardware, versions."""
     if settings()["profile"] != "full":
         raise BookError("the last run was not of the full profile; run make book PROFILE=full first")
-    from lib.train import hardware
     import torch
+
+    from lib.train import hardware
 
     for notebook in executed_chapters():
         results = chapter_results(notebook)
@@ -218,7 +231,10 @@ def keep_full_run() -> None:
             "date": time.strftime("%Y-%m-%d"),
             "hardware": hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
             "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in VERSIONS},
-            "results": {n: {k: v for k, v in asdict(r).items() if k in ("value", "unit", "provenance")} for n, r in results.items()},
+            "results": {
+                n: {k: v for k, v in asdict(r).items() if k in ("value", "unit", "provenance")}
+                for n, r in results.items()
+            },
         }
         write_json(FULL_RUNS / settings()["corpus"] / f"{notebook.stem}.json", run)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import logging
 import lzma
 import os
 import shutil
@@ -102,7 +103,9 @@ def open_corpus(folder: str | os.PathLike[str]) -> Corpus:
         raise BookError(f"the data folder {folder} does not exist; prepare it with `python data/prepare.py`")
     meta = read_json(folder / "meta.json", "the corpus description")
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise BookError(f"{folder / 'meta.json'} is not a corpus description of format {FORMAT}; prepare the data again")
+        raise BookError(
+            f"{folder / 'meta.json'} is not a corpus description of format {FORMAT}; prepare the data again"
+        )
     if meta.get("alphabet") != text.ALPHABET:
         raise BookError(f"{folder / 'meta.json'} was made with another alphabet; prepare the data again")
     for name, split in meta["splits"].items():
@@ -257,6 +260,7 @@ def _dir_stream(paths: list[Path], row_end: str) -> Iterator[bytes]:
 def _hub_stream(collection: Collection, split: str) -> Iterator[bytes]:
     import datasets  # imported here: slow, and only the hub needs it
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the sentence below says it all
     try:
         rows = datasets.load_dataset(*collection.hub, split={"train": "train", "val": "validation"}[split])
     except Exception as error:  # the hub's client raises dozens of types for "not reachable"

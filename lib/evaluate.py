@@ -113,7 +113,9 @@ def score(
     starts = np.append(np.arange(0, last, stride), last)  # the last window is flush with the end
     nll = np.empty(len(symbols) - 1)
     done = 0  # characters scored so far
-    for some in tqdm(np.split(starts, range(batch, len(starts), batch)), desc="scoring", leave=False, disable=not progress):
+    for some in tqdm(
+        np.split(starts, range(batch, len(starts), batch)), desc="scoring", leave=False, disable=not progress
+    ):
         windows = np.stack([symbols[s : s + block + 1] for s in some]).astype(np.int64)
         losses = _losses(logits(windows[:, :-1]), windows[:, 1:])
         for start, loss in zip(some, losses):
@@ -163,7 +165,9 @@ def _per_unit(unit: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
     return [np.bincount(unit, weights=value) for value in values]
 
 
-def _interval(sums: np.ndarray, counts: np.ndarray, transform: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
+def _interval(
+    sums: np.ndarray, counts: np.ndarray, transform: Callable[[np.ndarray], np.ndarray]
+) -> tuple[float, float]:
     """Bootstrap the ratio of two sums over units: resample units with replacement, 95 % percentiles."""
     draws = np.random.default_rng(0).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
     ratios = transform((draws @ sums) / np.maximum(draws @ counts, 1))

@@ -58,32 +58,45 @@ def check_profile(profile: str) -> str:
     return profile
 
 
-def record(
-    name: str, value: Any, unit: str, provenance: str, text: str | None = None, quiet: bool = False
-) -> Result:
-    """Record a figure, show it with its provenance (unless ``quiet``: then a table shows it), and return it.
+def record(name: str, value: Any, unit: str, provenance: str, text: str | None = None) -> None:
+    """Record a figure and show it with its provenance.
 
     Raises BookError for a name that is not dotted lower case, an unknown provenance, a value that
     is not a finite number or a text, or a fraction outside 0 to 1 (percentages end in ``_pct``).
     """
-    result = Result(name, _plain(name, value), unit, provenance, text)
-    if not re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)+", name):
-        raise BookError(f"the result name {name!r} must be lower-case words joined by dots, as in model.pocket.parameters")
-    if provenance not in PROVENANCES:
-        raise BookError(f"{name}: the provenance {provenance!r} is unknown; choose one of {', '.join(PROVENANCES)}")
-    if unit == "fraction" and not 0 <= result.value <= 1:
-        raise BookError(f"{name} is {result.value}, outside 0 to 1; give a fraction, or a percentage under a name ending in _pct")
-    _session[name] = result
+    result = _checked(Result(name, _plain(name, value), unit, provenance, text))
     line = f'<p class="result"><code>{name}</code> {format_value(result)} {badge(provenance)}</p>'
-    plain = f"{name} = {format_value(result)} [{provenance}]"
-    shown = {"text/html": ""} if quiet else {"text/html": line, "text/plain": plain}
-    display(shown, metadata={METADATA: asdict(result)}, raw=True)
-    return result
+    _keep(result, {"text/html": line, "text/plain": f"{name} = {format_value(result)} [{provenance}]"})
 
 
 def cell(name: str, value: Any, unit: str, provenance: str, text: str | None = None) -> str:
-    """Record a figure quietly, and return it with its label, as HTML for ``show_table``."""
-    return f"{format_value(record(name, value, unit, provenance, text, quiet=True))} {badge(provenance)}"
+    """Record a figure as ``record`` does, but return it with its label, as HTML for ``show_table``."""
+    result = _checked(Result(name, _plain(name, value), unit, provenance, text))
+    _keep(result, {"text/html": ""})
+    return f"{format_value(result)} {badge(provenance)}"
+
+
+def _checked(result: Result) -> Result:
+    name, value = result.name, result.value
+    if not re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)+", name):
+        raise BookError(
+            f"the result name {name!r} must be lower-case words joined by dots, as in model.pocket.parameters"
+        )
+    if result.provenance not in PROVENANCES:
+        raise BookError(
+            f"{name}: the provenance {result.provenance!r} is unknown; choose one of {', '.join(PROVENANCES)}"
+        )
+    if result.unit == "fraction" and not 0 <= value <= 1:
+        raise BookError(
+            f"{name} is {value}, outside 0 to 1; give a fraction, or a percentage under a name ending in _pct"
+        )
+    return result
+
+
+def _keep(result: Result, shown: dict[str, str]) -> None:
+    """Remember a figure for this chapter's table, and attach it to the cell's output."""
+    _session[result.name] = result
+    display(shown, metadata={METADATA: asdict(result)}, raw=True)
 
 
 def _plain(name: str, value: Any) -> Value:
@@ -114,8 +127,14 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: s
     rows = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     head = "".join(f'<th scope="col">{column}</th>' for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    markup = f'<table class="table"><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    display(HTML(f'<div class="pst-scrollable-table-container" tabindex="0" role="region" aria-label="{caption}">{markup}</div>'))
+    markup = (
+        f'<table class="table"><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    )
+    display(
+        HTML(
+            f'<div class="pst-scrollable-table-container" tabindex="0" role="region" aria-label="{caption}">{markup}</div>'
+        )
+    )
 
 
 def results_table() -> None:

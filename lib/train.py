@@ -176,7 +176,9 @@ class Trainer:
         block = CONFIGS[config.model].block
         for name, split in (("training", data.train), ("validation", data.val)):
             if len(split) <= block:
-                raise BookError(f"the {name} text has {len(split)} characters and the block is {block}; use a longer text")
+                raise BookError(
+                    f"the {name} text has {len(split)} characters and the block is {block}; use a longer text"
+                )
         if config.batch % here.world:
             raise BookError(f"batch {config.batch} does not divide among {here.world} processes; change it")
         torch.manual_seed(config.seed)
@@ -243,7 +245,9 @@ class Trainer:
         if run.get("config") != dataclasses.asdict(self.config):
             raise BookError(f"{path} belongs to a run with other settings; repeat its flags, or choose another --out")
         if run["text"] != self.data.meta["splits"]["train"]["sha256"]:
-            raise BookError(f"{path} belongs to a run on another text; resume it with that text, or choose another --out")
+            raise BookError(
+                f"{path} belongs to a run on another text; resume it with that text, or choose another --out"
+            )
         self.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
         for name, parameter in self.model.named_parameters():
             self.optimizer.state[parameter] = {
@@ -389,7 +393,9 @@ def _wandb(project: str | None, config: TrainConfig) -> Callable[[dict], None]:
     try:
         import wandb
     except ImportError:
-        raise BookError("--wandb needs the package wandb; install it with `pip install wandb`, or drop the flag") from None
+        raise BookError(
+            "--wandb needs the package wandb; install it with `pip install wandb`, or drop the flag"
+        ) from None
     run = wandb.init(project=project, config=dataclasses.asdict(config))
     return lambda row: run.log(row, step=int(row["step"]))
 

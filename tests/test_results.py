@@ -13,15 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lib import results
 from lib.errors import BookError
 from lib.results import (
     EXPECTED,
     METADATA,
     Expectation,
     Result,
+    badge,
+    cell,
     check_profile,
     compare,
-    format_value,
     read_expected,
     record,
     results_of,
@@ -58,9 +60,9 @@ def test_record_refuses(arguments: tuple[Any, ...], says: str) -> None:
     ],
 )
 def test_record_keeps_plain_values_and_shows_them(value: Any, unit: str, shown: str) -> None:
-    result = record("some.value", value, unit, "measured")
-    assert json.loads(json.dumps(result.value)) == result.value
-    assert format_value(result) == shown
+    assert cell("some.value", value, unit, "measured") == f"{shown} {badge('measured')}"
+    kept = results._session["some.value"]
+    assert json.loads(json.dumps(kept.value)) == kept.value == value
 
 
 def test_unknown_profile_lists_the_known() -> None:

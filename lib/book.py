@@ -203,7 +203,7 @@ def refresh_expected() -> None:
         entries = {n: _refreshed(r, old.get(n)) for n, r in actual.items()}
         entries |= {n: e for n, e in old.items() if n not in actual and e.kind == "optional"}
         write_json(path, {n: {k: v for k, v in asdict(e).items() if v is not None} for n, e in sorted(entries.items())})
-        print(f"wrote {path.relative_to(ROOT)}")
+        print(f"wrote {os.path.relpath(path)}")
 
 
 def _refreshed(result: Result, old: Expectation | None) -> Expectation:

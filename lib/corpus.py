@@ -17,14 +17,17 @@ import hashlib
 import logging
 import lzma
 import os
+import re
 import shutil
 import tempfile
 import time
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Iterable, Iterator
 
 import numpy as np
+from filelock import FileLock
 from tqdm import tqdm
 
 from lib import ROOT, stories, text
@@ -102,7 +105,7 @@ def open_corpus(folder: str | os.PathLike[str]) -> Corpus:
     if not folder.is_dir():
         raise BookError(f"the data folder {folder} does not exist; prepare it with `python data/prepare.py`")
     meta = read_json(folder / "meta.json", "the corpus description")
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT or not {"splits", "origin"} <= meta.keys():
         raise BookError(
             f"{folder / 'meta.json'} is not a corpus description of format {FORMAT}; prepare the data again"
         )
@@ -167,13 +170,15 @@ def _load(collection: Collection, source: str) -> Corpus:
     name = "builtin" if source == "builtin" else collection.name
     folder = DATA / (name if source == "builtin" else f"{name}-{source}")
     origin = _origin(collection, source)
-    try:
-        corpus = open_corpus(folder)
-        if corpus.meta["origin"] == origin:
-            return corpus
-    except BookError:
-        pass  # never prepared, or damaged: both are mended by preparing it
-    return _prepare(folder, collection, name, source, origin)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):  # of several processes one prepares
+        try:
+            corpus = open_corpus(folder)
+            if corpus.meta["origin"] == origin:
+                return corpus
+        except BookError:
+            pass  # never prepared, or damaged: both are mended by preparing it
+        return _prepare(folder, collection, name, source, origin)
 
 
 def _origin(collection: Collection, source: str) -> dict[str, Any]:
@@ -197,7 +202,7 @@ def _split_files(collection: Collection) -> dict[str, list[Path]]:
     splits: dict[str, list[Path]] = {"train": [], "val": []}
     chosen: set[str] = set()
     for path, stem, _ in sorted(_text_files(folder), key=lambda item: (item[1], item[2])):
-        if stem in chosen or "test" in stem.lower():
+        if stem in chosen or re.search(r"(?<![a-z])test(?![a-z])", stem.lower()):
             continue  # wiki.valid.raw and wiki.valid.tokens are one text; a test set stays unseen
         chosen.add(stem)
         held_out = "sample" in stem.lower() or "valid" in stem.lower()
@@ -232,7 +237,7 @@ def _read_file(path: Path, row_end: str) -> Iterator[bytes]:
         with opener(path, "rb") as file:
             while chunk := file.read(CHUNK):
                 yield chunk
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise BookError(f"{path} cannot be read ({error}); replace it with a whole copy") from None
 
 
@@ -242,7 +247,7 @@ def _read_parquet(path: Path, row_end: str) -> Iterator[bytes]:
     try:
         for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024, columns=["text"]):
             yield _join_rows(batch.column("text").to_pylist(), row_end)
-    except (OSError, ValueError, KeyError) as error:  # pyarrow's own errors derive from these
+    except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's own errors derive from these
         raise BookError(f"{path} is not a parquet file with a 'text' column ({error}); replace it") from None
 
 
@@ -251,10 +256,12 @@ def _join_rows(rows: Iterable[str], row_end: str) -> bytes:
 
 
 def _dir_stream(paths: list[Path], row_end: str) -> Iterator[bytes]:
+    mark, chunk = text.END_MARK.encode(), b""
     for index, path in enumerate(paths):
-        if index:
-            yield text.END_MARK.encode()  # one file's last story is not the next one's beginning
-        yield from _read_file(path, row_end)
+        if index and not chunk.rstrip().endswith(mark):
+            yield mark  # one file's last story is not the next one's beginning
+        for chunk in _read_file(path, row_end):
+            yield chunk
 
 
 def _hub_stream(collection: Collection, split: str) -> Iterator[bytes]:
@@ -290,7 +297,6 @@ def _prepare(folder: Path, collection: Collection, name: str, source: str, origi
         streams = {split: _hub_stream(collection, split) for split in wanted}
     else:
         streams = {split: _builtin_stream(split) for split in BUILTIN_STORIES}
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         staging = Path(scratch) / folder.name
         splits = {split: encode_stream(stream, staging / f"{split}.bin") for split, stream in streams.items()}

@@ -49,11 +49,11 @@ def torch_step_logits(model: GPT) -> Logits:
 
     @torch.inference_mode()
     def logits(tokens: np.ndarray) -> np.ndarray:
-        columns, cache, steps = torch.from_numpy(tokens).T, model.empty_cache(len(tokens)), []
-        for position, column in enumerate(columns):
-            step, cache = model.step(column, torch.tensor(position), cache)
+        cache, steps = model.empty_cache(len(tokens)), []
+        for position, column in enumerate(torch.from_numpy(tokens).T.to(cache.device)):
+            step, cache = model.step(column, torch.tensor(position, device=cache.device), cache)
             steps.append(step)
-        return torch.stack(steps, dim=1).numpy()
+        return torch.stack(steps, dim=1).float().cpu().numpy()
 
     return logits
 
@@ -81,17 +81,21 @@ class Scores:
 
     @property
     def char_perplexity(self) -> float:
-        return float(math.exp(self.nll.mean()))
+        return _exp(self.nll.mean())
 
     @property
     def word_perplexity(self) -> float:
         """exp(NLL / words), words counted by ``word_ends``."""
-        return float(math.exp(self.nll.sum() / word_ends(self.symbols).sum()))
+        return _exp(self.nll.sum() / max(1, word_ends(self.symbols).sum()))
 
     def bpc_interval(self) -> tuple[float, float]:
         """Return the 95 % bootstrap confidence interval of ``bpc``."""
         nll, characters = _per_unit(self.unit, self.nll, np.ones_like(self.nll))
         return _interval(nll, characters, lambda ratio: ratio / math.log(2))
+
+
+def _exp(nats: float) -> float:
+    return math.exp(nats) if nats < 700 else math.inf  # a route so broken still gets a row in the table
 
 
 def score(

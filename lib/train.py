@@ -69,6 +69,8 @@ class TrainConfig:
         for name in ("steps", "batch", "accumulate", "lr", "clip", "eval_every", "eval_chars"):
             if not getattr(self, name) > 0:
                 raise BookError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if self.seed >= 2**63:
+            raise BookError(f"seed is {self.seed}; it must be below 2^63")
         for name in ("min_lr", "warmup", "weight_decay", "seed"):
             if not getattr(self, name) >= 0:
                 raise BookError(f"{name} is {getattr(self, name)}; it must not be negative")
@@ -82,7 +84,7 @@ TRAININGS = {
     # Table 1.2 of the report: 600,000 steps of 131,072 characters, 78.6 G in all.
     "report": TrainConfig("report", 600_000, 64, 8, 6e-4, 6e-5, 2000, eval_every=2000),
     # What the shipped checkpoints were trained with, on two CPU cores; short trials chose batch and rate.
-    "pocket": TrainConfig("pocket", 16_000, 16, 1, 3e-3, 6e-5, 300, eval_every=250, bf16="on"),
+    "pocket": TrainConfig("pocket", 20_000, 16, 1, 3e-3, 6e-5, 300, eval_every=250, bf16="on"),
     "nano": TrainConfig("nano", 14_000, 64, 1, 5e-3, 1e-4, 300, eval_every=250, bf16="on"),
     # Small enough to watch in chapter 02: under a minute on two cores.
     "live": TrainConfig("nano", 400, 64, 1, 6e-3, 6e-4, 50, eval_every=50, eval_chars=50_000),
@@ -111,6 +113,14 @@ class Place:
     @property
     def leads(self) -> bool:
         return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` is true in any of the processes: they stop at the same step, or not at all."""
+        if self.world == 1:
+            return flag
+        flags = torch.tensor(int(flag), device=self.device)
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        return bool(flags)
 
 
 @contextmanager
@@ -187,21 +197,29 @@ class Trainer:
         self.parallel = DistributedDataParallel(self.model) if here.world > 1 else self.model
         self.optimizer = make_optimizer(self.model, config)
         self.step, self.seconds, self.best = 0, 0.0, math.inf
+        self.losses, self.counted = torch.zeros((), device=here.device), 0
 
-    def take_step(self) -> Tensor:
-        """Make one optimiser step; return this process's mean loss in nats a character, ()."""
+    def take_step(self) -> None:
+        """Make one optimiser step, and add its loss to the sum that ``mean_loss`` reads."""
         self.parallel.train()
         torch.manual_seed(hash((self.config.seed, self.step, self.here.rank)))  # for dropout
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
-        total = torch.zeros((), device=self.here.device)
         for micro in range(self.config.accumulate):
-            total += self._backward(micro).detach()
+            self.losses += self._backward(micro).detach()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        return total
+        self.counted += 1
+
+    def mean_loss(self) -> float:
+        """Return this process's mean loss since the last call, in nats a character; BookError if not finite."""
+        mean = self.losses.item() / self.counted
+        if not math.isfinite(mean):
+            raise BookError(f"the loss at step {self.step} is not finite; choose a lower --lr")
+        self.losses, self.counted = torch.zeros_like(self.losses), 0
+        return mean
 
     def _backward(self, micro: int) -> Tensor:
         inputs, targets = batch_at(self.data.train, self.config, self.step, micro, self.here)
@@ -238,7 +256,8 @@ class Trainer:
                 tensors[f"{moment}.{name}"] = self.optimizer.state[parameter][moment]
         best = self.best if math.isfinite(self.best) else None
         run = {"config": dataclasses.asdict(self.config), "text": self.data.meta["splits"]["train"]["sha256"]}
-        save_tensors(path, tensors, run | {"step": self.step, "seconds": self.seconds, "best": best})
+        run |= {"step": self.step, "seconds": self.seconds, "best": best}
+        save_tensors(path, tensors, run | {"losses": self.losses.item(), "counted": self.counted})
 
     def load_state(self, path: Path) -> None:
         tensors, run = load_tensors(path)
@@ -254,7 +273,8 @@ class Trainer:
                 "step": torch.tensor(float(run["step"]), device=self.here.device),
                 **{m: tensors[f"{m}.{name}"].to(self.here.device) for m in ("exp_avg", "exp_avg_sq")},
             }
-        self.step, self.seconds = run["step"], run["seconds"]
+        self.step, self.seconds, self.counted = run["step"], run["seconds"], run["counted"]
+        self.losses.fill_(run["losses"])
         self.best = math.inf if run["best"] is None else run["best"]
 
 
@@ -275,15 +295,14 @@ class Log:
 
     def write(self, row: dict[str, float]) -> None:
         with self.path.open("a", newline="") as file:
-            csv.writer(file).writerow([row[column] for column in self.COLUMNS])
+            csv.writer(file, lineterminator="\n").writerow([row[column] for column in self.COLUMNS])
 
 
 def read_log(path: str | os.PathLike[str]) -> list[dict[str, float]]:
     """Read a training log; a last line cut off by a crash is left out."""
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    whole = [row for row in rows if None not in row.values()]
-    return [{k: int(v) if k in ("step", "characters") else float(v) for k, v in row.items()} for row in whole]
+    lines = Path(path).read_text().splitlines(keepends=True)
+    rows = csv.DictReader(line for line in lines if line.endswith("\n"))
+    return [{k: int(v) if k in ("step", "characters") else float(v) for k, v in row.items()} for row in rows]
 
 
 @contextmanager
@@ -327,24 +346,25 @@ def train(
         log = Log(out / "log.csv", trainer.step) if here.leads else None
         report = _wandb(wandb_project, config) if here.leads else None
         bar = tqdm(total=config.steps, initial=trainer.step, unit="step", disable=not (progress and here.leads))
-        mark, losses = time.perf_counter(), torch.zeros((), device=here.device)
+        mark = time.perf_counter()
         with bar:
             while trainer.step < config.steps:
-                losses += trainer.take_step()
+                trainer.take_step()
                 due = trainer.step % config.eval_every == 0 or trainer.step == config.steps
-                if trainer.step % 10 == 0 or due:
-                    since = trainer.step - bar.n
-                    rate = config.characters_per_step * trainer.step / (trainer.seconds + time.perf_counter() - mark)
-                    bar.update(since)
-                    bar.set_postfix_str(f"loss {losses.item() / since:.3f}, {rate:,.0f} characters/s")
-                    mean_loss, losses = losses.item() / since, torch.zeros_like(losses)
-                if here.leads and (due or stop_asked()):
+                stop = here.any(stop_asked())
+                if due or trainer.step % 10 == 0:
+                    loss = trainer.mean_loss()
+                    seconds = trainer.seconds + time.perf_counter() - mark
+                    bar.update(trainer.step - bar.n)
+                    rate = config.characters_per_step * trainer.step / seconds
+                    bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} characters/s")
+                if here.leads and (due or stop):
                     trainer.seconds += time.perf_counter() - mark
                     if due:
-                        _validate(trainer, mean_loss, log, out, report)
+                        _validate(trainer, loss, log, out, report)
                     trainer.save_state(state)
                     mark = time.perf_counter()
-                if stop_asked():
+                if stop:
                     raise KeyboardInterrupt(f"the state after step {trainer.step} is saved; add --resume to go on")
     return trainer.model.eval()
 
@@ -425,6 +445,8 @@ def main() -> None:
     data = open_corpus(given.data) if given.data else load_stories(given.source)
     print(f"training {config.model} on {data.describe()}")
     train(config, data, given.out, given.resume, given.wandb)
+    if int(os.environ.get("RANK", "0")):
+        return  # the leader alone speaks
     best = json.loads((given.out / "best.json").read_text())
     print(f"best validation: {best['validation_bpc']:.4f} bits per character at step {best['step']}; see {given.out}")
 

@@ -44,13 +44,13 @@ def sentences(count: int, seed: int) -> str:
 
 
 @pytest.fixture(scope="session")
-def make_corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int], Corpus]:
-    """Prepare a corpus of learnable sentences, given the number for training and for validation."""
+def make_corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int | str], Corpus]:
+    """Prepare a corpus of so many learnable sentences for training and for validation, or of another text for it."""
 
-    def make(train: int, val: int) -> Corpus:
+    def make(train: int, val: int | str) -> Corpus:
         folder: Path = tmp_path_factory.mktemp("corpus")
         (folder / "train.txt").write_text(sentences(train, seed=1))
-        (folder / "valid.txt").write_text(sentences(val, seed=2))
+        (folder / "valid.txt").write_text(val if isinstance(val, str) else sentences(val, seed=2))
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("TINYSTORIES_DIR", str(folder))
             patch.setattr(corpus, "DATA", folder / "prepared")
@@ -60,7 +60,7 @@ def make_corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int]
 
 
 @pytest.fixture(scope="session")
-def small_corpus(make_corpus: Callable[[int, int], Corpus]) -> Corpus:
+def small_corpus(make_corpus: Callable[[int, int | str], Corpus]) -> Corpus:
     return make_corpus(300, 40)
 
 

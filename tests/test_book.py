@@ -16,7 +16,7 @@ HEAD = nbformat.v4.new_code_cell('profile = "quick"\nsource = "auto"', metadata=
 
 def write_notebook(path: Path, *cells: str) -> Path:
     notebook = nbformat.v4.new_notebook(cells=[HEAD, *map(nbformat.v4.new_code_cell, cells)])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, path)
     return path
 
@@ -34,7 +34,9 @@ def build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def test_a_chapter_depends_on_what_it_imports_and_what_that_imports() -> None:
     chapter_1 = book.dependencies(ROOT / "chapters" / "01_model.ipynb")
-    assert {"chapters/01_model.ipynb", "lib/gpt.py", "lib/text.py", "data/checkpoints/pocket.safetensors"} <= set(chapter_1)
+    assert {"chapters/01_model.ipynb", "lib/gpt.py", "lib/text.py", "data/checkpoints/pocket.safetensors"} <= set(
+        chapter_1
+    )
     assert "lib/files.py" in chapter_1  # through lib.checkpoint
     assert "lib/train.py" not in chapter_1
     chapter_2 = book.dependencies(ROOT / "chapters" / "02_data.ipynb")

@@ -93,7 +93,16 @@ def test_collected_results_hold_the_records_the_book_promises() -> None:
 @pytest.mark.parametrize(("profile", "status"), [("quick", 0), ("quik", 1)])
 def test_a_chapter_runs_alone_from_any_folder(tmp_path: Path, profile: str, status: int) -> None:
     """papermill runs a chapter in an empty folder; an unknown profile is refused with the known ones."""
-    command = [sys.executable, "-m", "papermill", ROOT / "chapters" / "errata.ipynb", "out.ipynb", "-p", "profile", profile]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        ROOT / "chapters" / "errata.ipynb",
+        "out.ipynb",
+        "-p",
+        "profile",
+        profile,
+    ]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == status, run.stderr
     assert ("choose one of quick, full" in run.stderr) == (status != 0)

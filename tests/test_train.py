@@ -110,13 +110,17 @@ def test_a_step_follows_the_mean_gradient_of_all_its_sequences(tiny: TrainConfig
     gradients = torch.autograd.grad(loss, list(trainer.model.parameters()))
     norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
     assert norm > 0.1
+    gains = [each.model.norm.weight.data.clone() for each in (trainer, clipped)]
 
-    assert trainer.take_step().item() == pytest.approx(loss.item(), rel=1e-5)
+    trainer.take_step()
+    assert trainer.mean_loss() == pytest.approx(loss.item(), rel=1e-5)
     clipped.take_step()
     for scale, each in ((1.0, trainer), (0.01 / norm, clipped)):
         for parameter, gradient in zip(each.model.parameters(), gradients):
             moment = each.optimizer.state[parameter]["exp_avg"]
             torch.testing.assert_close(moment, 0.1 * scale * gradient, rtol=1e-3, atol=1e-7)
+    for each, before in zip((trainer, clipped), gains):  # Adam's first step is the learning rate itself: lr / warmup
+        assert (each.model.norm.weight.data - before).abs().median().item() == pytest.approx(1e-2 / 4, rel=0.01)
 
 
 def test_only_matrices_decay(tiny: TrainConfig, small_corpus: Corpus) -> None:
@@ -163,10 +167,18 @@ def test_the_log_does_not_depend_on_the_progress_bar(tiny: TrainConfig, small_co
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_asked_to_stop_goes_on_bit_by_bit(
-    tiny: TrainConfig, small_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: signal.Signals
+    tiny: TrainConfig,
+    make_corpus: Callable[..., Corpus],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop: signal.Signals,
 ) -> None:
-    """The step under way is finished and saved, and dropout draws the same masks after the pause."""
-    train(tiny, small_corpus, tmp_path / "whole")
+    """The step under way is finished and saved; after the pause dropout draws the same masks, and the best is known.
+
+    The validation text is one that training makes ever less likely, so the best is the first.
+    """
+    data = make_corpus(300, "0123456789" * 30)
+    train(tiny, data, tmp_path / "whole")
     take_step, handler = Trainer.take_step, signal.getsignal(stop)
 
     def interrupted_step(trainer: Trainer) -> torch.Tensor:
@@ -177,11 +189,15 @@ def test_a_run_asked_to_stop_goes_on_bit_by_bit(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "take_step", interrupted_step)
         with pytest.raises(KeyboardInterrupt, match="the state after step 6 is saved; add --resume to go on"):
-            train(tiny, small_corpus, tmp_path / "stopped")
+            train(tiny, data, tmp_path / "stopped")
+    assert load_tensors(tmp_path / "stopped" / "state.safetensors")[1]["step"] == 6
     assert signal.getsignal(stop) is handler
-    train(tiny, small_corpus, tmp_path / "stopped", resume=True)
+    train(tiny, data, tmp_path / "stopped", resume=True)
     assert_same_state(tmp_path / "whole", tmp_path / "stopped")
     assert rows(tmp_path / "whole") == rows(tmp_path / "stopped")
+    for out in (tmp_path / "whole", tmp_path / "stopped"):
+        assert json.loads((out / "best.json").read_text())["step"] == 4
+        assert (out / "best.safetensors").read_bytes() == (tmp_path / "whole" / "best.safetensors").read_bytes()
 
 
 def test_a_finished_run_resumed_is_the_same_run(tiny: TrainConfig, small_corpus: Corpus, tmp_path: Path) -> None:

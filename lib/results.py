@@ -25,7 +25,7 @@ EXPECTED = ROOT / "data" / "expected"
 FULL_RUNS = ROOT / "data" / "full"
 PROFILES = ("quick", "full")
 PROVENANCES = {
-    "measured": "run here, on this machine, while the page was made",
+    "measured": "run while the page was made, or when and where the page says",
     "simulated": "computed by a cycle- or bit-accurate simulation of the hardware",
     "synthesised": "reported by a synthesis or place-and-route tool",
     "modelled": "computed from a documented formula, not run",

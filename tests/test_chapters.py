@@ -11,7 +11,7 @@ from typing import Any, Iterator
 import pytest
 
 from lib import ROOT, book
-from lib.results import compare, read_expected
+from lib.results import compare
 
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 EXECUTED = [path for path in CHAPTERS if path.stem != book.START]
@@ -52,7 +52,7 @@ def test_every_page_is_in_the_table_of_contents() -> None:
 def test_results_are_as_expected(chapter: Path) -> None:
     path = ROOT / "_build" / "executed" / "chapters" / chapter.name
     results = book.chapter_results(path)
-    assert compare(results, read_expected(book.expected_path(chapter.stem))) == []
+    assert compare(results, book.expectations(chapter.stem)) == []
 
 
 def outputs(notebook: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:

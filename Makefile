@@ -14,36 +14,39 @@ NOTEBOOKS := $(filter-out chapters/start.ipynb,$(wildcard chapters/*.ipynb))
 EXECUTED := $(NOTEBOOKS:%=_build/executed/%)
 START    := _build/executed/chapters/start.ipynb
 RULES    := $(patsubst chapters/%.ipynb,_build/rules/%.mk,$(wildcard chapters/*.ipynb))
-STATIC   := _config.yml _toc.yml $(wildcard chapters/*.md chapters/*.bib chapters/_static/*)
+STATIC   := _config.yml _toc.yml chapters chapters/_static $(wildcard chapters/*.md chapters/*.bib chapters/_static/*)
 HTML     := _build/html/.complete
 
 .DELETE_ON_ERROR:
+.NOTPARALLEL: # chapters measure rates: one at a time
 .PHONY: book test help setup data execute expect full address serve clean lock FORCE
 
-book: $(HTML) ## execute, compare and render the book (PROFILE=quick|full SOURCE=auto|hub|dir|builtin)
+book: $(HTML) ## execute, render and compare the book (PROFILE=quick|full SOURCE=auto|hub|dir|builtin)
+	@$(PY) -m lib.book compare
 	@$(PY) -m lib.book summary
 
 test: $(EXECUTED) $(START) ## run the whole test suite, on the executions make book made
 	$(PY) -m pytest -q
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+	@awk -F':.*## ' '/^[a-z0-9%-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' Makefile
 
 # ---- Environment: torch first and alone, then everything else under the full lock.
 
 setup: $(SETUP) ## create .venv from the pinned requirements
 $(SETUP): requirements.txt constraints.txt pyproject.toml
-	test -x $(PY) || $(PYTHON) -m venv .venv
-	$(PY) -m pip install --progress-bar on $$(grep '^torch==' requirements.txt)
+	$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(PY) -m pip install --progress-bar on $$(grep '^torch==' requirements.txt) -c constraints.txt
 	$(PY) -m pip install --progress-bar on -r requirements.txt -c constraints.txt
 	$(PY) -m pip install --no-deps --no-build-isolation -e .
 	$(PY) -m pip check
 	@touch $@
 
-lock: $(SETUP) ## write what is installed to constraints.txt, the full lock
-	$(PY) -m pip freeze --exclude-editable | sed 's/+.*//' > constraints.tmp  # no +cpu, no +cu: the reader's choice
-	mv constraints.tmp constraints.txt
-	@touch $(SETUP)
+lock: ## resolve requirements.txt anew, and write what it gave to constraints.txt, the full lock
+	$(PY) -m pip install -r requirements.txt
+	$(PY) -m pip freeze --exclude-editable > constraints.all.tmp
+	sed 's/+.*//' constraints.all.tmp > constraints.tmp  # no +cpu, no +cu: the reader's choice
+	mv constraints.tmp constraints.txt && rm constraints.all.tmp
 
 # ---- Data and settings.
 
@@ -59,8 +62,8 @@ $(SETTINGS): FORCE | $(SETUP)
 
 _build/rules/%.mk: chapters/%.ipynb | $(SETUP)
 	@$(PY) -m lib.book dependencies $< $@
-ifeq ($(filter clean help,$(MAKECMDGOALS)),)
--include $(RULES)
+ifeq ($(filter clean help lock setup,$(MAKECMDGOALS)),)
+include $(RULES)
 endif
 
 execute: $(EXECUTED) ## execute the chapters that need it
@@ -71,9 +74,9 @@ _build/executed/chapters/%.ipynb: chapters/%.ipynb constraints.txt $(SETTINGS) |
 chapter-%: $(SETUP) ## execute one chapter by its number: make chapter-02
 	@$(MAKE) --no-print-directory _build/executed/$(or $(wildcard chapters/$*_*.ipynb),$(error no chapter $*))
 
-# Collected whenever a chapter ran, compared every time: both take a moment.
-_build/results.json: $(EXECUTED)
-	@$(PY) -m lib.book collect && touch $@
+# Collected every time, since a chapter may have been removed; the file changes only when a figure does.
+_build/results.json: $(EXECUTED) FORCE
+	@$(PY) -m lib.book collect
 $(START): _build/results.json
 
 expect: $(EXECUTED) ## accept the executed values into data/expected, for git diff to show
@@ -85,10 +88,12 @@ full: ## run the full profile and record it in data/full
 
 # ---- Pages.
 
-$(HTML): $(EXECUTED) $(START) $(STATIC) $(wildcard data/expected/*/*/*.json)
-	@$(PY) -m lib.book compare
-	@mkdir -p _build/executed/chapters && cp -r _config.yml _toc.yml _build/executed/
-	@cp -r $(wildcard chapters/*.md chapters/*.bib chapters/_static) _build/executed/chapters/
+# The staging folder is emptied of old pages first, so that what was deleted is missed here as on a fresh clone.
+$(HTML): $(EXECUTED) $(START) $(STATIC)
+	@rm -rf _build/html _build/executed/chapters/_static
+	@rm -f _build/executed/chapters/*.md _build/executed/chapters/*.bib
+	@cp _config.yml _toc.yml _build/executed/
+	@cp -R $(wildcard chapters/*.md chapters/*.bib) chapters/_static _build/executed/chapters/
 	.venv/bin/jupyter-book build -W -n --keep-going --all --path-output . _build/executed
 	@$(PY) -m lib.book check-pages
 	@touch $@

@@ -16,15 +16,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
+from IPython.core.inputtransformer2 import TransformerManager
+
 from lib import ROOT
 from lib.errors import BookError, run_command
-from lib.files import atomic_write, read_json, write_json
+from lib.files import atomic_write, read_json, write_json, write_json_if_changed
 from lib.results import (
     EXPECTED,
     FULL_RUNS,
     Expectation,
     Result,
     check_profile,
+    collected,
     compare,
     format_value,
     read_expected,
@@ -60,12 +63,12 @@ def write_settings(profile: str, source: str) -> None:
     """Prepare the data, and note profile and texts in a file that changes only when they do."""
     from lib.corpus import load_builtin, load_stories, load_wikitext
 
+    check_profile(profile)
     stories = load_stories(source)
     corpora = {c.folder.name: c for c in (stories, load_builtin(), load_wikitext(source)) if c}
     texts = {name: {s: c.meta["splits"][s]["sha256"] for s in c.meta["splits"]} for name, c in corpora.items()}
-    settings = {"profile": check_profile(profile), "corpus": stories.name, "source": source, "texts": texts}
-    if not SETTINGS.exists() or read_json(SETTINGS, "the settings") != settings:
-        write_json(SETTINGS, settings)
+    settings = {"profile": profile, "corpus": stories.name, "source": source, "texts": texts}
+    write_json_if_changed(SETTINGS, settings)
 
 
 def settings() -> dict[str, Any]:
@@ -81,8 +84,14 @@ def dependencies(notebook: Path) -> list[str]:
     code = [c for c in content["cells"] if c["cell_type"] == "code"]
     modules: set[str] = set()
     for cell in code:
-        _follow("".join(cell["source"]), modules)
+        try:
+            _follow(TransformerManager().transform_cell("".join(cell["source"])), modules)
+        except SyntaxError as error:
+            raise BookError(f"{notebook.name} has a cell that is not Python ({error}); correct it") from None
     needs = content["metadata"].get("book", {}).get("needs", [])
+    for name in needs:
+        if not (ROOT / name).exists():
+            raise BookError(f"{notebook.name} says it needs {name}, which does not exist; restore it")
     return [
         str(notebook.relative_to(ROOT)),
         *needs,
@@ -93,7 +102,6 @@ def dependencies(notebook: Path) -> list[str]:
 
 def _follow(code: str, found: set[str]) -> None:
     """Add to ``found`` the modules of lib that ``code`` imports, and those that they import in turn."""
-    code = "\n".join(line for line in code.splitlines() if not line.lstrip().startswith(("%", "!")))
     for node in ast.walk(ast.parse(code)):
         for module in _imported(node):
             path = ROOT / f"{module.replace('.', '/')}.py"
@@ -111,11 +119,16 @@ def _imported(node: ast.AST) -> Iterator[str]:
 
 
 def write_dependencies(notebook: Path, rule: Path) -> None:
-    """Write a chapter's dependencies as a make rule; absent files are made harmless by empty rules."""
-    files = dependencies(notebook.resolve())
+    """Write a chapter's dependencies as make rules.
+
+    An empty rule for each file lets make go on when one is deleted, and so notice it; the last line
+    adds the chapter's committed full runs, which its page shows.
+    """
+    files = " ".join(dependencies(notebook.resolve()))
     target = f"_build/executed/chapters/{notebook.name}"
+    full_runs = f"$(wildcard data/full/*/{notebook.stem}.json)"
     with atomic_write(rule) as file:
-        file.write(f"{target} {rule}: {' '.join(files)}\n{' '.join(files)}:\n".encode())
+        file.write(f"{target} {rule}: {files}\n{files}:\n{target}: {full_runs}\n".encode())
 
 
 # ---- Execution. ----
@@ -129,24 +142,27 @@ def execute(notebook: Path, output: Path, profile: str, source: str) -> None:
     """
     import nbformat  # imported here: slow, and only this command needs them
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
-    from traitlets.config import Config
 
+    output.unlink(missing_ok=True)  # a chapter that fails now has no execution, old or new
     failed = BUILD / "failed" / notebook.name
     failed.parent.mkdir(parents=True, exist_ok=True)
     parameters = {"profile": check_profile(profile), "source": source}
-    sockets = Config(KernelManager={"transport": "ipc"})  # between two processes of one user, no TCP
+    quiet = ["--IPKernelApp.log_level=40"]
     try:
         node = papermill.execute_notebook(
-            str(notebook), str(failed), parameters, kernel_name="python3", cwd=str(notebook.parent), config=sockets
+            str(notebook), str(failed), parameters, kernel_name="python3", cwd=str(ROOT), extra_arguments=quiet
         )
     except PapermillExecutionError as error:
         raise BookError(
             f"{notebook.name} failed in code cell {error.exec_count}: {error.ename}: {error.evalue}; see {failed}"
         ) from None
+    except DeadKernelError:
+        raise BookError(f"{notebook.name}: its kernel died, perhaps for want of memory; see {failed}") from None
     for cell in node.cells:
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            cell.metadata.tags.append("remove-cell")  # the page shows the chapter's own parameters
+        if "injected-parameters" in cell.metadata.get("tags", []) and profile == "quick":
+            cell.metadata.tags.append("remove-cell")  # the page shows the chapter's own parameters: the same
     with atomic_write(output) as file:
         file.write((nbformat.writes(node) + "\n").encode())
     failed.unlink()
@@ -170,8 +186,13 @@ def expectations(chapter: str) -> dict[str, Expectation]:
     """Read what is expected of a chapter on the corpus and profile of the last run."""
     if not expected_path(chapter).exists():
         corpus, profile = settings()["corpus"], settings()["profile"]
-        raise BookError(f"nothing is expected of {chapter} on {corpus}, {profile}; record its values with make expect")
+        raise BookError(f"nothing is expected of {chapter} on {corpus}, {profile}; {accept()} records its values")
     return read_expected(expected_path(chapter))
+
+
+def accept() -> str:
+    """Return the command that accepts the values of the last run, whatever its profile and source."""
+    return f"make expect PROFILE={settings()['profile']} SOURCE={settings()['source']}"
 
 
 def compare_all() -> None:
@@ -183,9 +204,7 @@ def compare_all() -> None:
     for problem in problems:
         print(f"  {problem}")
     if problems:
-        raise BookError(
-            f"{len(problems)} results are not as expected (above); mend the cause, or accept them with make expect"
-        )
+        raise BookError(f"{len(problems)} results are not as expected (above); mend the cause, or {accept()}")
     print(
         f"{len(executed_chapters())} chapters reproduce what data/expected says ({settings()['corpus']}, {settings()['profile']})"
     )
@@ -193,17 +212,13 @@ def compare_all() -> None:
 
 def collect() -> None:
     """Write ``_build/results.json``: every figure of every chapter, by name."""
-    collected: dict[str, dict[str, Any]] = {}
+    figures: dict[str, dict[str, Any]] = {}
     for notebook in executed_chapters():
         for name, result in chapter_results(notebook).items():
-            if name in collected:
-                raise BookError(
-                    f"{name} is recorded by {collected[name]['chapter']} and by {notebook.stem}; rename one"
-                )
-            fields = {"value": result.value, "unit": result.unit, "provenance": result.provenance}
-            collected[name] = fields | {"chapter": notebook.stem}
-    if not RESULTS.exists() or read_json(RESULTS, "the results") != collected:
-        write_json(RESULTS, dict(sorted(collected.items())))
+            if name in figures:
+                raise BookError(f"{name} is recorded by {figures[name]['chapter']} and by {notebook.stem}; rename one")
+            figures[name] = result.plain() | {"chapter": notebook.stem}
+    write_json_if_changed(RESULTS, dict(sorted(figures.items())))
 
 
 def refresh_expected() -> None:
@@ -247,10 +262,7 @@ def keep_full_run() -> None:
             "date": time.strftime("%Y-%m-%d"),
             "hardware": hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
             "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in VERSIONS},
-            "results": {
-                n: {k: v for k, v in asdict(r).items() if k in ("value", "unit", "provenance")}
-                for n, r in results.items()
-            },
+            "results": {name: result.plain() for name, result in results.items()},
         }
         write_json(FULL_RUNS / settings()["corpus"] / f"{notebook.stem}.json", run)
 
@@ -292,12 +304,10 @@ def is_key_result(name: str) -> bool:
 
 def summary() -> None:
     """Print the key results and where the book lies."""
-    results = read_json(RESULTS, "the collected results")
     print(f"\nKey results ({settings()['corpus']} corpus, {settings()['profile']} profile):")
-    for name, r in results.items():
-        if is_key_result(name):
-            value = format_value(Result(name, r["value"], r["unit"], r["provenance"]))
-            print(f"  {name:40} {value:>24}  {r['provenance']}")
+    for result in collected(read_json(RESULTS, "the collected results")):
+        if is_key_result(result.name):
+            print(f"  {result.name:40} {format_value(result):>26}  {result.provenance}")
     print(f"\nOpen {os.path.relpath(BUILD / 'html' / 'index.html')}, or run make serve.")
 
 

@@ -60,7 +60,8 @@ def load_model(path: str | os.PathLike[str], config: GPTConfig | None = None) ->
         raise BookError(f"{path} names no model configuration; use a checkpoint written by lib.train") from None
     if config is not None and dataclasses.replace(found, dropout=config.dropout) != config:
         raise BookError(f"{path} holds a model of another configuration ({found}); expected {config}")
-    model = GPT(found)
+    with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: leave the caller's luck alone
+        model = GPT(found)
     try:
         model.load_state_dict(tensors)
     except RuntimeError:

@@ -112,6 +112,8 @@ def open_corpus(folder: str | os.PathLike[str]) -> Corpus:
     if meta.get("alphabet") != text.ALPHABET:
         raise BookError(f"{folder / 'meta.json'} was made with another alphabet; prepare the data again")
     for name, split in meta["splits"].items():
+        if not {"characters", "stories", "sha256"} <= split.keys():
+            raise BookError(f"{folder / 'meta.json'} says too little of {name}.bin; prepare the data again")
         _check_split(folder / f"{name}.bin", split)
     return Corpus(folder, meta)
 

@@ -11,10 +11,13 @@ class BookError(Exception):
 
 
 def run_command(main: Callable[[], None]) -> NoReturn:
-    """Run a command's ``main`` and exit: 0 when it returns, 2 on BookError, 130 on Ctrl-C."""
+    """Run a command's ``main`` and exit: 0 when it returns, 130 on Ctrl-C, 2 when something is wrong.
+
+    What is wrong is a BookError, or the system's own sentence (a full disk, a folder not writable).
+    """
     try:
         main()
-    except BookError as error:
+    except (BookError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as interrupt:

@@ -41,6 +41,16 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
         file.write((json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
+def write_json_if_changed(path: str | os.PathLike[str], value: Any) -> None:
+    """Write ``value`` as ``write_json`` does, but leave a file alone that says the same already."""
+    try:
+        same = read_json(path, "the file") == value
+    except BookError:  # absent, or damaged
+        same = False
+    if not same:
+        write_json(path, value)
+
+
 def read_json(path: str | os.PathLike[str], what: str) -> Any:
     """Read a JSON file; ``what`` names it in the BookError raised when it is missing or broken."""
     try:

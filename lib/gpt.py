@@ -13,6 +13,7 @@ Shapes in the comments: B batch, T time, C width (n_embd), H heads, D = C/H, S b
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Iterator, Sequence
 
@@ -60,7 +61,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.n_head = config.n_head
+        self.n_head, self.head_width = config.n_head, config.n_embd // config.n_head  # H, D
         self.dropout = config.dropout
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd)
         self.out = nn.Linear(config.n_embd, config.n_embd)
@@ -82,21 +83,19 @@ class Attention(nn.Module):
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project x (B, T, C) to queries, keys and values, each (B, H, T, D)."""
-        B, T, C = x.shape
-        q, k, v = self.qkv(x).split(C, dim=2)  # each (B, T, C)
-        shape = (B, T, self.n_head, C // self.n_head)
+        q, k, v = self.qkv(x).chunk(3, dim=2)  # each (B, T, C)
+        shape = (x.shape[0], x.shape[1], self.n_head, self.head_width)
         return tuple(part.view(shape).transpose(1, 2) for part in (q, k, v))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
         """Return softmax(q k^T / sqrt(D)) v over the keys where ``visible`` (queries, keys) is true."""
-        scores = q @ k.transpose(2, 3) * k.shape[3] ** -0.5  # (B, H, queries, keys)
+        scores = q @ k.transpose(2, 3) * self.head_width**-0.5  # (B, H, queries, keys)
         weights = scores.masked_fill(~visible, float("-inf")).softmax(dim=3)
         return F.dropout(weights, self.dropout, self.training) @ v  # (B, H, queries, D)
 
     def merge(self, y: Tensor) -> Tensor:
         """Put the heads' outputs (B, H, T, D) side by side and project them: (B, T, C)."""
-        B, H, T, D = y.shape
-        y = self.out(y.transpose(1, 2).reshape(B, T, H * D))
+        y = self.out(y.transpose(1, 2).flatten(2))
         return F.dropout(y, self.dropout, self.training)
 
 
@@ -173,7 +172,7 @@ class GPT(nn.Module):
         """
         x = (self.token(token) + self.position(position))[:, None]  # (B, 1, C)
         caches = []
-        for block, old in zip(self.blocks, cache):
+        for block, old in zip(self.blocks, cache.unbind()):
             x, new = block.step(x, position, old)
             caches.append(new)
         return self.head(x)[:, 0], torch.stack(caches)
@@ -242,8 +241,9 @@ def generate(
     """Yield ``length`` tokens that continue ``prompt``, one at a time.
 
     temperature 0 is greedy; above 0 the logits are divided by it and sampled, from the ``top_k``
-    likeliest when given, with a generator seeded by ``seed``. Raises BookError for an empty prompt,
-    one longer than the block, a negative temperature or length, or a top_k below 1.
+    likeliest when given, with a generator seeded by ``seed``. Leaves the model in evaluation mode.
+    Raises BookError for an empty prompt, one longer than the block, a token outside the vocabulary,
+    a temperature or length that is negative or not finite, or a top_k below 1.
     """
     if not prompt:
         raise BookError("the prompt is empty; give at least one character")
@@ -251,8 +251,10 @@ def generate(
         raise BookError(
             f"the prompt has {len(prompt)} characters and the model's block is {model.config.block}; shorten it"
         )
-    if length < 0 or temperature < 0 or (top_k is not None and top_k < 1):
-        raise BookError("length and temperature must not be negative, and top_k must be at least 1")
+    if not all(0 <= token < model.config.vocab for token in prompt):
+        raise BookError(f"the prompt holds tokens outside 0 to {model.config.vocab - 1}; encode it with lib.text")
+    if length < 0 or not 0 <= temperature < math.inf or (top_k is not None and top_k < 1):
+        raise BookError("length and temperature must be 0 or more and finite, and top_k must be at least 1")
     return _generate(Stepper(model.eval()), prompt, length, temperature, top_k, seed)
 
 
@@ -275,7 +277,7 @@ def _choose(logits: Tensor, temperature: float, top_k: int | None, generator: to
         logits, candidates = logits.topk(min(top_k, logits.numel()))
     else:
         candidates = torch.arange(logits.numel())
-    probabilities = F.softmax(logits / temperature, dim=0)
+    probabilities = F.softmax((logits - logits.max()).double() / temperature, dim=0)
     return int(candidates[torch.multinomial(probabilities, 1, generator=generator)])
 
 

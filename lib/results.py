@@ -47,8 +47,12 @@ class Result:
     provenance: str
     text: str | None = None
 
+    def plain(self) -> dict[str, Value]:
+        """Return what a collection of results keeps of a figure, under its name."""
+        return {"value": self.value, "unit": self.unit, "provenance": self.provenance}
 
-_session: dict[str, Result] = {}  # what this kernel has recorded, for ``table``
+
+_session: dict[str, Result] = {}  # what this kernel has recorded, for ``results_table``
 
 
 def check_profile(profile: str) -> str:
@@ -86,7 +90,7 @@ def _checked(result: Result) -> Result:
         raise BookError(
             f"{name}: the provenance {result.provenance!r} is unknown; choose one of {', '.join(PROVENANCES)}"
         )
-    if result.unit == "fraction" and not 0 <= value <= 1:
+    if result.unit == "fraction" and (isinstance(value, str) or not 0 <= value <= 1):
         raise BookError(
             f"{name} is {value}, outside 0 to 1; give a fraction, or a percentage under a name ending in _pct"
         )
@@ -118,7 +122,7 @@ def format_value(result: Result) -> str:
     """Write a value with its unit: whole numbers in full, others to four significant digits."""
     value = f"{result.value:,}" if isinstance(result.value, int) else result.value
     if isinstance(result.value, float):
-        value = f"{result.value:.4g}" if abs(result.value) < 1e4 else f"{result.value:,.0f}"
+        value = f"{result.value:.4g}" if abs(result.value) < 9999.5 else f"{result.value:,.0f}"
     return html.escape(f"{value} {result.unit}".strip())
 
 
@@ -179,6 +183,9 @@ class Expectation:
         """Return one sentence if ``actual`` is not as expected, else None."""
         if self.kind == "informational":
             return None
+        numeric = any(isinstance(check, (int, float)) for check in (self.value, self.min, self.max))
+        if numeric == isinstance(actual.value, str):
+            return f"{actual.name} is {actual.value!r}: a text where a number is expected, or the other way round"
         if self.min is not None and not actual.value >= self.min:
             return f"{actual.name} is {actual.value}, below its bound {self.min}"
         if self.max is not None and not actual.value <= self.max:
@@ -236,11 +243,13 @@ def show_full_run(chapter: str, corpus: str) -> None:
     if run is None:
         display(HTML(f"<p>No full run of this chapter on the {corpus} corpus is committed yet.</p>"))
         return
-    rows = [(f"<code>{n}</code>", format_value(r), badge(r.provenance)) for n, r in _results(run["results"])]
+    results = collected(run["results"])
+    rows = [(f"<code>{r.name}</code>", format_value(r), badge(r.provenance)) for r in results]
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     caption = f"Full run of {run['date']} on the {corpus} corpus ({run['hardware']}; {versions})"
     show_table(("result", "value", "provenance"), rows, caption)
 
 
-def _results(results: dict[str, Any]) -> list[tuple[str, Result]]:
-    return [(name, Result(name, r["value"], r["unit"], r["provenance"])) for name, r in results.items()]
+def collected(results: dict[str, Any]) -> list[Result]:
+    """Read back a collection of figures, as ``_build/results.json`` or a full run holds it."""
+    return [Result(name, r["value"], r["unit"], r["provenance"]) for name, r in results.items()]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
-import json
 import math
 import os
 import platform
@@ -33,7 +32,7 @@ from tqdm import tqdm
 from lib.checkpoint import load_tensors, save_model, save_tensors
 from lib.corpus import SOURCES, Corpus, load_stories, open_corpus
 from lib.errors import BookError, run_command
-from lib.files import atomic_write, write_json
+from lib.files import atomic_write, read_json, write_json
 from lib.gpt import CONFIGS, GPT
 
 BETAS = (0.9, 0.95)  # Table 1.2's AdamW
@@ -447,7 +446,7 @@ def main() -> None:
     train(config, data, given.out, given.resume, given.wandb)
     if int(os.environ.get("RANK", "0")):
         return  # the leader alone speaks
-    best = json.loads((given.out / "best.json").read_text())
+    best = read_json(given.out / "best.json", "the card")
     print(f"best validation: {best['validation_bpc']:.4f} bits per character at step {best['step']}; see {given.out}")
 
 

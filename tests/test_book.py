@@ -84,7 +84,7 @@ def test_execution_records_and_failure_names_the_cell(build: Path) -> None:
 
 
 def test_refreshing_keeps_policy_and_takes_values(build: Path) -> None:
-    book.SETTINGS.write_text(json.dumps({"corpus": "builtin", "profile": "quick"}))
+    book.SETTINGS.write_text(json.dumps({"corpus": "builtin", "profile": "quick", "source": "auto"}))
     source = 'from lib.results import record\nrecord("a.score", 2.0, "bits", "measured")\nrecord("a.rate", 5.0, "MB/s", "measured");'
     output = build / "executed" / "chapters" / "01_model.ipynb"
     book.execute(write_notebook(build / "01_model.ipynb", source), output, "quick", "auto")

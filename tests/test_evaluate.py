@@ -16,8 +16,17 @@ from lib import corpus, evaluate
 from lib.checkpoint import save_model
 from lib.corpus import Corpus
 from lib.errors import BookError
-from lib.evaluate import GATE_PCT, Logits, Scores, compare, score, score_corpus, torch_logits, torch_step_logits
-from lib.evaluate import word_ends
+from lib.evaluate import (
+    GATE_PCT,
+    Logits,
+    Scores,
+    compare,
+    score,
+    score_corpus,
+    torch_logits,
+    torch_step_logits,
+    word_ends,
+)
 from lib.files import write_json
 from lib.gpt import CONFIGS, GPT, GPTConfig
 from lib.text import ALPHABET, END, END_MARK, SIZE, encode

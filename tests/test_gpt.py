@@ -12,8 +12,18 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib.errors import BookError
-from lib.gpt import CONFIGS, GPT, GPTConfig, Stepper, attention_macs, block_weights, generate, inventory
-from lib.gpt import kv_cache_bytes, window_start
+from lib.gpt import (
+    CONFIGS,
+    GPT,
+    GPTConfig,
+    Stepper,
+    attention_macs,
+    block_weights,
+    generate,
+    inventory,
+    kv_cache_bytes,
+    window_start,
+)
 
 SMALL = GPTConfig(n_layer=3, n_head=2, n_embd=32, block=16)
 Make = Callable[..., GPT]
@@ -169,8 +179,8 @@ def test_sampling_repeats_with_its_seed_and_follows_the_distribution(random_mode
         ([], {}, "the prompt is empty"),
         ([1] * 17, {}, "the prompt has 17 characters and the model's block is 16"),
         ([1], {"top_k": 0}, "top_k must be at least 1"),
-        ([1], {"temperature": -1.0}, "must not be negative"),
-        ([1], {"length": -1}, "must not be negative"),
+        ([1], {"temperature": -1.0}, "must be 0 or more"),
+        ([1], {"length": -1}, "must be 0 or more"),
     ],
 )
 def test_an_impossible_request_is_told_at_once(prompt: list[int], options: dict[str, float], complaint: str) -> None:

@@ -11,7 +11,7 @@ import html
 import math
 import numbers
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Iterable, Sequence
 
@@ -73,11 +73,14 @@ def record(name: str, value: Any, unit: str, provenance: str, text: str | None =
     _keep(result, {"text/html": line, "text/plain": f"{name} = {format_value(result)} [{provenance}]"})
 
 
-def cell(name: str, value: Any, unit: str, provenance: str, text: str | None = None) -> str:
-    """Record a figure as ``record`` does, but return it with its label, as HTML for ``show_table``."""
+def cell(name: str, value: Any, unit: str, provenance: str, text: str | None = None, show_unit: bool = True) -> str:
+    """Record a figure as ``record`` does, but return it with its label, as HTML for ``show_table``.
+
+    ``show_unit`` is false where the column's head names the unit already.
+    """
     result = _checked(Result(name, _plain(name, value), unit, provenance, text))
     _keep(result, {"text/html": ""})
-    return f"{format_value(result)} {badge(provenance)}"
+    return f"{format_value(result if show_unit else replace(result, unit=''))} {badge(provenance)}"
 
 
 def _checked(result: Result) -> Result:

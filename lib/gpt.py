@@ -184,7 +184,7 @@ class GPT(nn.Module):
         """Return a zero KV cache (n_layer, 2, B, H, S, D)."""
         c = self.config
         shape = (c.n_layer, 2, batch, c.n_head, c.block, c.n_embd // c.n_head)
-        return torch.zeros(shape, device=self.token.weight.device)
+        return torch.zeros(shape, device=self.token.weight.device, dtype=self.token.weight.dtype)
 
 
 # ---- Generation. The rule below is part of the specification of every route in the book. ----

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from lib.corpus import DATA, SOURCES, Corpus, load_builtin, load_stories, load_wikitext
+from lib.corpus import DATA, SOURCES, Corpus, load_all
 from lib.errors import run_command
 
 
@@ -24,11 +24,7 @@ def show(corpus: Corpus) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Prepare the book's text.")
     parser.add_argument("--source", choices=SOURCES, default="auto", help="where the text comes from (default: auto)")
-    source = parser.parse_args().source
-    corpora = {
-        corpus.folder: corpus for corpus in (load_stories(source), load_builtin(), load_wikitext(source)) if corpus
-    }
-    for corpus in corpora.values():
+    for corpus in load_all(parser.parse_args().source).values():
         show(corpus)
     print(f"prepared in {DATA}")
 

@@ -61,13 +61,12 @@ def executed_chapters() -> list[Path]:
 
 def write_settings(profile: str, source: str) -> None:
     """Prepare the data, and note profile and texts in a file that changes only when they do."""
-    from lib.corpus import load_builtin, load_stories, load_wikitext
+    from lib.corpus import load_all
 
     check_profile(profile)
-    stories = load_stories(source)
-    corpora = {c.folder.name: c for c in (stories, load_builtin(), load_wikitext(source)) if c}
-    texts = {name: {s: c.meta["splits"][s]["sha256"] for s in c.meta["splits"]} for name, c in corpora.items()}
-    settings = {"profile": profile, "corpus": stories.name, "source": source, "texts": texts}
+    corpora = load_all(source)
+    texts = {name: {s: split["sha256"] for s, split in c.meta["splits"].items()} for name, c in corpora.items()}
+    settings = {"profile": profile, "corpus": next(iter(corpora)), "source": source, "texts": texts}
     write_json_if_changed(SETTINGS, settings)
 
 

@@ -151,6 +151,12 @@ def load_wikitext(source: str = "auto") -> Corpus | None:
     return _load(WIKITEXT, resolved) if resolved else None
 
 
+def load_all(source: str = "auto") -> dict[str, Corpus]:
+    """Return every corpus at hand by its name: the book's stories first, the built-in ones, WikiText-2."""
+    corpora = (load_stories(source), load_builtin(), load_wikitext(source))
+    return {corpus.name: corpus for corpus in corpora if corpus}
+
+
 def _resolve(collection: Collection, source: str) -> str | None:
     """Turn ``auto`` into ``dir`` or None, and check that ``dir`` has its variable."""
     if source not in SOURCES:

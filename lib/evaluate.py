@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from lib.checkpoint import load_model
-from lib.corpus import SOURCES, Corpus, load_builtin, load_stories, load_wikitext
+from lib.corpus import SOURCES, Corpus, load_all
 from lib.errors import BookError, run_command
 from lib.files import read_json, write_json
 from lib.gpt import GPT
@@ -250,11 +250,9 @@ def main() -> None:
     model = load_model(given.checkpoint)
     block = model.config.block
     scores = {}
-    for corpus in (load_stories(given.source), load_builtin(), load_wikitext(given.source)):
-        if corpus and corpus.name not in scores:
-            scored = score_corpus(torch_logits(model), corpus, given.characters, block, block // 2)
-            scores[corpus.name] = summary(scored)
-            print(f"{corpus.name}: " + ", ".join(f"{name} {value}" for name, value in scores[corpus.name].items()))
+    for name, corpus in load_all(given.source).items():
+        scores[name] = summary(score_corpus(torch_logits(model), corpus, given.characters, block, block // 2))
+        print(f"{name}: " + ", ".join(f"{figure} {value}" for figure, value in scores[name].items()))
     if given.write_card:
         path = given.checkpoint.with_suffix(".json")
         write_json(path, read_json(path, "the checkpoint's card") | {"scores": scores})

@@ -81,10 +81,10 @@ def dependencies(notebook: Path) -> list[str]:
     """List the files, relative to the root, that a chapter's execution depends on, itself included."""
     content = read_json(notebook, "the chapter")
     code = [c for c in content["cells"] if c["cell_type"] == "code"]
-    modules: set[str] = set()
+    files: set[Path] = set()
     for cell in code:
         try:
-            _follow(TransformerManager().transform_cell("".join(cell["source"])), modules)
+            _follow(TransformerManager().transform_cell("".join(cell["source"])), files)
         except SyntaxError as error:
             raise BookError(f"{notebook.name} has a cell that is not Python ({error}); correct it") from None
     needs = content["metadata"].get("book", {}).get("needs", [])
@@ -94,19 +94,24 @@ def dependencies(notebook: Path) -> list[str]:
     return [
         str(notebook.relative_to(ROOT)),
         *needs,
-        *(f"{m.replace('.', '/')}.py" for m in sorted(modules)),
+        *(str(file.relative_to(ROOT)) for file in sorted(files)),
         "lib/__init__.py",
     ]
 
 
-def _follow(code: str, found: set[str]) -> None:
-    """Add to ``found`` the modules of lib that ``code`` imports, and those that they import in turn."""
+def _follow(code: str, found: set[Path]) -> None:
+    """Add to ``found`` the files of lib that ``code`` imports, and those that they import in turn.
+
+    Of a package every file counts, since it may import its modules by their names (``lib.ptq`` does).
+    """
     for node in ast.walk(ast.parse(code)):
         for module in _imported(node):
-            path = ROOT / f"{module.replace('.', '/')}.py"
-            if module.startswith("lib.") and module not in found and path.exists():
-                found.add(module)
-                _follow(path.read_text(), found)
+            path = ROOT / module.replace(".", "/")
+            files = sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+            for file in files if module.startswith("lib.") else ():
+                if file not in found and file.exists():
+                    found.add(file)
+                    _follow(file.read_text(), found)
 
 
 def _imported(node: ast.AST) -> Iterator[str]:

@@ -73,9 +73,10 @@ def load_model(path: str | os.PathLike[str], config: GPTConfig | None = None) ->
 
 
 def load_shipped(name: str) -> tuple[GPT, dict[str, Any]]:
-    """Return one of the book's own checkpoints, ``pocket`` or ``nano``, and its card."""
+    """Return one of the book's own checkpoints, ``pocket`` or ``nano`` or one made of them, and its card."""
+    shipped = sorted(file.stem for file in CHECKPOINTS.glob("*.safetensors"))
+    if name not in shipped:
+        raise BookError(f"the book ships no checkpoint called {name!r}; it ships: {', '.join(shipped) or 'none'}")
     path = CHECKPOINTS / f"{name}.safetensors"
-    if name not in CONFIGS or not path.is_file():
-        shipped = ", ".join(sorted(file.stem for file in CHECKPOINTS.glob("*.safetensors"))) or "none"
-        raise BookError(f"the book ships no checkpoint called {name!r}; it ships: {shipped}")
-    return load_model(path, CONFIGS[name]), read_json(path.with_suffix(".json"), "the checkpoint's card")
+    card = read_json(path.with_suffix(".json"), "the checkpoint's card")
+    return load_model(path, CONFIGS[card["training"]["model"]]), card

@@ -38,7 +38,7 @@ from lib.gpt import CONFIGS, GPT
 BETAS = (0.9, 0.95)  # Table 1.2's AdamW
 
 
-def _option(default: Any, help: str) -> Any:
+def option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
@@ -46,19 +46,19 @@ def _option(default: Any, help: str) -> Any:
 class TrainConfig:
     """A training run: the model, the schedule and the seed. Every field is a command-line flag."""
 
-    model: str = _option("pocket", "model configuration")
-    steps: int = _option(1000, "optimiser steps")
-    batch: int = _option(32, "sequences in a micro-batch, over all processes")
-    accumulate: int = _option(1, "micro-batches in a step")
-    lr: float = _option(3e-3, "peak learning rate")
-    min_lr: float = _option(3e-4, "learning rate at the end")
-    warmup: int = _option(100, "steps of linear warm-up")
-    weight_decay: float = _option(0.1, "AdamW's weight decay, on matrices only")
-    clip: float = _option(1.0, "largest gradient norm")
-    eval_every: int = _option(250, "steps between validations, each of which also saves the state")
-    eval_chars: int = _option(100_000, "validation characters scored each time")
-    seed: int = _option(1, "seed of the initial weights and of every batch")
-    bf16: str = _option("auto", "bfloat16 autocast: on, off, or auto (on for CUDA)")
+    model: str = option("pocket", "model configuration")
+    steps: int = option(1000, "optimiser steps")
+    batch: int = option(32, "sequences in a micro-batch, over all processes")
+    accumulate: int = option(1, "micro-batches in a step")
+    lr: float = option(3e-3, "peak learning rate")
+    min_lr: float = option(3e-4, "learning rate at the end")
+    warmup: int = option(100, "steps of linear warm-up")
+    weight_decay: float = option(0.1, "AdamW's weight decay, on matrices only")
+    clip: float = option(1.0, "largest gradient norm")
+    eval_every: int = option(250, "steps between validations, each of which also saves the state")
+    eval_chars: int = option(100_000, "validation characters scored each time")
+    seed: int = option(1, "seed of the initial weights and of every batch")
+    bf16: str = option("auto", "bfloat16 autocast: on, off, or auto (on for CUDA)")
 
     def __post_init__(self) -> None:
         if self.model not in CONFIGS:
@@ -181,7 +181,8 @@ def autocast(config: TrainConfig, device: torch.device) -> Any:
 class Trainer:
     """A model, its optimiser and the number of steps done."""
 
-    def __init__(self, config: TrainConfig, data: Corpus, here: Place) -> None:
+    def __init__(self, config: TrainConfig, data: Corpus, here: Place, model: GPT | None = None) -> None:
+        """Start from ``model``, which is then trained in place, or from random weights."""
         block = CONFIGS[config.model].block
         for name, split in (("training", data.train), ("validation", data.val)):
             if len(split) <= block:
@@ -192,7 +193,7 @@ class Trainer:
             raise BookError(f"batch {config.batch} does not divide among {here.world} processes; change it")
         torch.manual_seed(config.seed)
         self.config, self.data, self.here = config, data, here
-        self.model = GPT(CONFIGS[config.model]).to(here.device)
+        self.model = (model or GPT(CONFIGS[config.model])).to(here.device)
         self.parallel = DistributedDataParallel(self.model) if here.world > 1 else self.model
         self.optimizer = make_optimizer(self.model, config)
         self.step, self.seconds, self.best = 0, 0.0, math.inf
@@ -227,9 +228,17 @@ class Trainer:
         with quiet:  # the processes exchange gradients once a step
             with autocast(self.config, self.here.device):
                 logits = self.parallel(inputs)
-            loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten()) / self.config.accumulate
+            loss = self.loss(logits.float(), inputs, targets) / self.config.accumulate
             loss.backward()
         return loss
+
+    def loss(self, logits: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return what a step lowers: the mean cross-entropy of logits (B, T, V), in nats."""
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    def snapshot(self) -> GPT | None:
+        """Return the model as it would be kept now, or None if it is not one to keep yet."""
+        return self.model
 
     @torch.no_grad()
     def validate(self) -> float:
@@ -334,9 +343,20 @@ def train(
     shorter than the block, a batch that does not divide, a state of another run or text, an ``out``
     that already holds a run when not resuming; KeyboardInterrupt, with the state saved, on Ctrl-C.
     """
-    out = Path(out)
-    with place() as here, stop_politely() as stop_asked:
-        trainer = Trainer(config, data, here)
+    with place() as here:
+        return run(Trainer(config, data, here), out, resume, wandb_project, progress)
+
+
+def run(
+    trainer: Trainer,
+    out: str | os.PathLike[str],
+    resume: bool = False,
+    wandb_project: str | None = None,
+    progress: bool = True,
+) -> GPT:
+    """Take a trainer's steps to the end, as ``train`` says, whatever the trainer trains."""
+    out, config, here = Path(out), trainer.config, trainer.here
+    with stop_politely() as stop_asked:
         state = out / "state.safetensors"
         if resume and state.exists():
             trainer.load_state(state)
@@ -381,9 +401,10 @@ def _validate(trainer: Trainer, loss: float, log: Log, out: Path, report: Callab
     }
     log.write(row)
     report(row)
-    if bpc < trainer.best:
+    model = trainer.snapshot()
+    if model is not None and bpc < trainer.best:
         trainer.best = bpc
-        save_model(out / "best.safetensors", trainer.model)
+        save_model(out / "best.safetensors", model)
         write_json(out / "best.json", card(trainer, row))
 
 
@@ -426,17 +447,27 @@ def parse(arguments: list[str] | None = None) -> tuple[TrainConfig, argparse.Nam
     """Read the command line: a named configuration, then any of its fields overridden."""
     parser = argparse.ArgumentParser(prog="python -m lib.train", description="Train one of the book's models.")
     parser.add_argument("--config", choices=TRAININGS, default="pocket", help="named configuration to start from")
-    for option in fields(TrainConfig):
-        kind = {"int": int, "float": float, "str": str}[option.type]
-        parser.add_argument(f"--{option.name.replace('_', '-')}", type=kind, help=option.metadata["help"])
+    add_options(parser, TrainConfig)
+    given = parser.parse_args(arguments)
+    return override(TRAININGS[given.config], given), given
+
+
+def add_options(parser: argparse.ArgumentParser, kind: type[TrainConfig]) -> None:
+    """Add every field of a configuration as a flag, and the flags that any run has."""
+    for entry in fields(kind):
+        value = {"int": int, "float": float, "str": str}[entry.type]
+        parser.add_argument(f"--{entry.name.replace('_', '-')}", type=value, help=entry.metadata["help"])
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, state and log")
     parser.add_argument("--data", type=Path, help="a prepared corpus folder (default: by --source)")
     parser.add_argument("--source", choices=SOURCES, default="auto", help="where the text comes from")
     parser.add_argument("--resume", action="store_true", help="go on from the state in --out, if there is one")
     parser.add_argument("--wandb", metavar="PROJECT", help="also report to Weights & Biases")
-    given = parser.parse_args(arguments)
-    chosen = {o.name: getattr(given, o.name) for o in fields(TrainConfig) if getattr(given, o.name) is not None}
-    return dataclasses.replace(TRAININGS[given.config], **chosen), given
+
+
+def override(config: TrainConfig, given: argparse.Namespace) -> TrainConfig:
+    """Return ``config`` with the fields that were given on the command line."""
+    chosen = {o.name: getattr(given, o.name) for o in fields(config) if getattr(given, o.name) is not None}
+    return dataclasses.replace(config, **chosen)
 
 
 def main() -> None:

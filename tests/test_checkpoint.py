@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 from pathlib import Path
 from typing import Any, Callable
 
@@ -121,10 +122,12 @@ def test_a_shipped_checkpoint_is_found_by_its_name(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("lib.checkpoint.CHECKPOINTS", tmp_path)
     with pytest.raises(BookError, match="no checkpoint called 'nano'; it ships: none"):
         load_shipped("nano")
-    save_model(tmp_path / "nano.safetensors", GPT(CONFIGS["nano"]))
-    (tmp_path / "nano.json").write_text('{"step": 7}')
-    model, card = load_shipped("nano")
-    assert (model.config, card) == (CONFIGS["nano"], {"step": 7})
+    card = {"training": {"model": "nano"}, "step": 7}
+    for name in ("nano", "nano_pruned"):  # the card says which configuration the weights are of
+        save_model(tmp_path / f"{name}.safetensors", GPT(CONFIGS["nano"]))
+        (tmp_path / f"{name}.json").write_text(json.dumps(card))
+        model, found = load_shipped(name)
+        assert (model.config, found) == (CONFIGS["nano"], card)
     for name in ("colossal", "pocket", "../nano"):
-        with pytest.raises(BookError, match=f"no checkpoint called '{name}'; it ships: nano"):
+        with pytest.raises(BookError, match=f"no checkpoint called '{name}'; it ships: nano, nano_pruned"):
             load_shipped(name)

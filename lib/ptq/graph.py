@@ -1,0 +1,46 @@
+"""What the ONNX tools start from: the prepared floating-point graph, and calibration windows fed batch by batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+from onnxruntime.quantization import CalibrationDataReader
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from lib.deploy import DeployedGPT
+from lib.export import export_prefill
+from lib.ptq import BATCH
+from lib.ptq.quiet import quiet
+
+OPSET = 17
+
+
+def prepare(model: DeployedGPT, path: Path) -> Path:
+    """Export ``model`` beside ``path``, with the file's shapes inferred and its operators fused; return the file.
+
+    ONNX Runtime's own preparation: each Linear becomes one Gemm, attention's products stay MatMul.
+    """
+    exported, prepared = path.with_suffix(".float.onnx"), path.with_suffix(".prepared.onnx")
+    export_prefill(model, exported, OPSET, batch=BATCH)
+    with quiet():
+        quant_pre_process(exported, prepared, skip_symbolic_shape=True)
+    exported.unlink()
+    return prepared
+
+
+def feeds(windows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    """Yield windows (N, T) in batches of the graph's own size; the last one is filled up from the first windows."""
+    whole = np.resize(windows, (-(-len(windows) // BATCH) * BATCH, windows.shape[1]))
+    return ({"tokens": part} for part in np.split(whole, len(whole) // BATCH))
+
+
+class Reader(CalibrationDataReader):
+    """The same, as ONNX Runtime's quantiser and Quark's want it."""
+
+    def __init__(self, windows: np.ndarray) -> None:
+        self.feeds = feeds(windows)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self.feeds, None)

@@ -47,6 +47,10 @@ KEY_RESULTS = (
     "model.pocket.kv_cache_max_abs_err",
     "baseline.*.bpc",
     "gate.*",
+    "ptq.best.*.ppl_increase_pct",
+    "prune.*.50.int8.*.ppl_increase_pct",
+    "qat.w4a8.*.ppl_increase_pct",
+    "export.faults_caught",
 )
 
 

@@ -24,12 +24,14 @@ from typing import Iterator
 
 import numpy as np
 import onnx
+import onnx_ir
 import onnxruntime
 import torch
 import torch.nn as nn
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model, uses_external_data
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, DeduplicateInitializersPass
 from onnxscript import optimizer
 from torch import Tensor
 from torch.nn.utils import prune
@@ -42,6 +44,7 @@ from lib.gpt import GPT, GPTConfig
 TORCHSCRIPT_OPSETS = range(13, 21)  # what torch.onnx.export(dynamo=False) can write here
 DYNAMO_OPSETS = range(18, 24)
 RUNTIME_OPSETS = range(13, 27)  # what ONNX Runtime is asked to run
+FOLDED = 2**20  # largest constant, in values, that folding may make: a mask of 256 x 256 fits
 INPUTS = {"prefill": ("tokens",), "step": ("token", "position", "cache")}
 OUTPUTS = {"prefill": ("logits",), "step": ("logits", "new_cache")}
 
@@ -123,8 +126,8 @@ def _export(
             )
             graph = program.model_proto
         else:
-            graph = optimizer.optimize(_torchscript_graph(model, example, opset, names))  # folds shape arithmetic
-    graph = save_onnx(graph, path)
+            graph = _torchscript_graph(model, example, opset, names)
+    graph = save_onnx(_tidied(graph), path)
     with torch.no_grad():
         expected = model(*example)
     _check_equal(graph, path, example, expected if isinstance(expected, tuple) else (expected,), tolerance)
@@ -143,6 +146,13 @@ def _torchscript_graph(
     buffer = io.BytesIO()
     torch.onnx.export(model, example, buffer, opset_version=opset, dynamo=False, **names)
     return onnx.load_from_string(buffer.getvalue())
+
+
+def _tidied(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Fold shape arithmetic and causal masks into constants, keep one of equal constants, drop the exporter's notes."""
+    tidied = onnx_ir.from_proto(optimizer.optimize(graph, input_size_limit=FOLDED, output_size_limit=FOLDED))
+    onnx_ir.passes.Sequential(DeduplicateInitializersPass(FOLDED), ClearMetadataAndDocStringPass())(tidied)
+    return onnx_ir.to_proto(tidied)
 
 
 @contextmanager

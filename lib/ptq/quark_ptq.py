@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+import tempfile
+from contextlib import chdir
 from pathlib import Path
 from typing import Sequence
 
@@ -32,10 +34,11 @@ def quantise(
     XINT8 has scales of powers of two, as the DPU wants them, chosen by mean squared error;
     INT8_TRANSFORMER_DEFAULT has free scales from smoothed extremes.
     """
+    path = path.resolve()
     prepared = prepare(model, path)
     chosen = copy.deepcopy(get_default_config(config))
     chosen.op_types_to_quantize = list(operators or ())
-    with quiet():
+    with quiet(), tempfile.TemporaryDirectory() as scratch, chdir(scratch):  # it leaves a report where it stands
         quantizer = ModelQuantizer(Config(global_quant_config=chosen))
         quantizer.quantize_model(str(prepared), str(path), Reader(windows))
     prepared.unlink()

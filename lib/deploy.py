@@ -14,7 +14,9 @@ from typing import Mapping
 import torch
 import torch.nn as nn
 from torch import Tensor
+from torch.nn.utils import prune
 
+from lib.errors import BookError
 from lib.gpt import GPT, GPTConfig
 
 
@@ -29,9 +31,19 @@ class DeployedGPT(GPT):
         return self.unembed(self.norm(x))  # (B, T, V)
 
 
+def check_unmasked(model: nn.Module) -> None:
+    """Raise BookError if ``model`` still carries pruning masks: copies and exporters trip over them."""
+    if prune.is_pruned(model):
+        raise BookError("the model is still masked; call lib.prune.remove(model) first")
+
+
 @torch.no_grad()
 def deploy(model: GPT) -> DeployedGPT:
-    """Return an independent copy of ``model`` with its head untied, in evaluation mode, without dropout."""
+    """Return an independent copy of ``model`` with its head untied, in evaluation mode, without dropout.
+
+    Raises BookError if the model still carries pruning masks.
+    """
+    check_unmasked(model)
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten
         deployed = DeployedGPT(dataclasses.replace(model.config, dropout=0.0))
     own = {"unembed.weight": model.token.weight, "unembed.bias": torch.zeros(model.config.vocab)}

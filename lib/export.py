@@ -34,8 +34,8 @@ from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_m
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, DeduplicateInitializersPass
 from onnxscript import optimizer
 from torch import Tensor
-from torch.nn.utils import prune
 
+from lib.deploy import check_unmasked
 from lib.errors import BookError
 from lib.evaluate import Logits
 from lib.files import atomic_write
@@ -132,12 +132,6 @@ def _export(
         expected = model(*example)
     _check_equal(graph, path, example, expected if isinstance(expected, tuple) else (expected,), tolerance)
     return Path(path)
-
-
-def check_unmasked(model: nn.Module) -> None:
-    """Raise BookError if ``model`` still carries masks of torch.nn.utils.prune."""
-    if prune.is_pruned(model):
-        raise BookError("the model still carries its pruning masks; call prune.remove first")
 
 
 def _torchscript_graph(

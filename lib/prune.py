@@ -230,12 +230,6 @@ def one_shot(model: GPT, pattern: str, sparsity: float) -> GPT:
     return remove(masked)
 
 
-def check_unmasked(model: nn.Module) -> None:
-    """Raise BookError if a model still carries pruning masks: exporters and ``deepcopy`` trip over them."""
-    if prune.is_pruned(model):
-        raise BookError("the model is still masked; call lib.prune.remove(model) first")
-
-
 # ---- Fine-tuning. ----
 
 

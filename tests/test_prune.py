@@ -19,7 +19,7 @@ from torch.nn.utils import prune as torch_prune
 from lib import prune
 from lib.checkpoint import load_model, load_shipped, save_model
 from lib.corpus import Corpus
-from lib.deploy import deploy
+from lib.deploy import check_unmasked, deploy
 from lib.errors import BookError
 from lib.gpt import CONFIGS, GPT, GPTConfig
 from lib.prune import PATTERNS, PruneConfig, Pruner, block_linears, one_shot, rounds, sparsity_of
@@ -181,11 +181,11 @@ def test_masks_accumulate_and_come_off_exactly(model: GPT) -> None:
 
 def test_a_masked_model_is_found_out(model: GPT) -> None:
     masked = copy.deepcopy(model)
-    prune.check_unmasked(masked)
+    check_unmasked(masked)
     prune.apply(masked, "unstructured", 0.5)
     with pytest.raises(BookError, match="the model is still masked; call lib.prune.remove.* first"):
-        prune.check_unmasked(masked)
-    prune.check_unmasked(prune.remove(masked))
+        check_unmasked(masked)
+    check_unmasked(prune.remove(masked))
 
 
 # ---- Schedule and runs. ----
@@ -300,7 +300,7 @@ def test_the_command_prunes_and_speaks_in_sentences(
 def test_the_shipped_checkpoints_are_half_zeros(name: str) -> None:
     model, card = load_shipped(name)
     assert sparsity_of(model) == 0.5 == card["training"]["sparsity"]
-    prune.check_unmasked(model)
+    check_unmasked(model)
     if name == "pocket_lane64_50":
         for weight in weights(model).values():
             loads = prune.lane_loads(weight, 64)

@@ -1,0 +1,131 @@
+"""Quantisation-aware training: ``python -m lib.qat --bits w4a8 --out out/w4a8``.
+
+The model is rotated (``lib.deploy``), rounded by GPTQ (``lib.lowbit``), and trained on with the rounding
+in place, the gradient passing straight through it, towards the FP32 model's own probabilities. It
+resumes as ``lib.train`` does. What comes out is ``<model>_qat_<bits>.safetensors`` and its card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lib.checkpoint import load_shipped
+from lib.corpus import Corpus, load_stories, open_corpus
+from lib.deploy import DeployedGPT, deploy, rotate
+from lib.errors import BookError, run_command
+from lib.evaluate import compare, score_corpus, torch_logits
+from lib.files import write_json
+from lib.gpt import GPT
+from lib.lowbit import BITS, gptq, save_quantised
+from lib.ptq import calibration_windows
+from lib.train import Place, TrainConfig, Trainer, add_options, autocast, card, make_optimizer, override, place, run
+
+
+@dataclass(frozen=True)
+class QatConfig(TrainConfig):
+    """A quantisation-aware training. ``model`` names the shipped checkpoint it starts from."""
+
+    batch: int = field(default=16, metadata={"help": "sequences in a step"})
+    warmup: int = field(default=30, metadata={"help": "steps of linear warm-up"})
+    min_lr: float = field(default=2e-6, metadata={"help": "learning rate at the end"})
+    weight_decay: float = field(default=0.0, metadata={"help": "AdamW's weight decay, on matrices only"})
+    bf16: str = field(default="on", metadata={"help": "bfloat16 autocast: on, off, or auto (on for CUDA)"})
+    bits: str = field(default="w4a8", metadata={"help": f"one of {', '.join(BITS)}"})
+    calibration: int = field(default=32, metadata={"help": "windows of training text that set the ranges"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bits not in BITS:
+            raise BookError(f"bits is {self.bits!r}; choose one of {', '.join(BITS)}")
+        if self.calibration < 1:
+            raise BookError(f"calibration is {self.calibration}; it must be at least 1")
+
+
+# Fewer bits start further from FP32, and want longer steps. All of them together: an hour on one CPU core.
+RUNS = {
+    "w8a8": QatConfig(bits="w8a8", steps=40, lr=3e-5, warmup=10),
+    "w4a8": QatConfig(bits="w4a8", steps=500, lr=4e-4),
+    "w4a4": QatConfig(bits="w4a4", steps=200, lr=4e-4),
+    "ternary": QatConfig(bits="ternary", steps=200, lr=1e-3),
+    "binary": QatConfig(bits="binary", steps=150, lr=1e-3),
+}
+
+
+class QatTrainer(Trainer):
+    """Trains a quantised copy of a model, rotated and rounded by GPTQ, towards the model's own probabilities."""
+
+    def __init__(self, config: QatConfig, data: Corpus, here: Place, teacher: GPT) -> None:
+        windows = calibration_windows(data, config.calibration, teacher.config.block, config.seed)
+        student = gptq(rotate(deploy(teacher)), BITS[config.bits], windows)
+        super().__init__(config, data, here, student)
+        self.teacher = teacher.to(here.device)
+
+    def loss(self, logits: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy against the teacher's probabilities (Hinton et al. 2015, at temperature 1), in nats."""
+        with torch.no_grad(), autocast(self.config, self.here.device):
+            taught = self.teacher(inputs)
+        return F.cross_entropy(logits.flatten(0, 1), taught.float().softmax(dim=2).flatten(0, 1))
+
+    def load_state(self, path: Path) -> None:
+        """Go on from a state. Brevitas puts new parameters in place of its scales when it loads them."""
+        super().load_state(path)
+        moments, self.optimizer = self.optimizer.state, make_optimizer(self.model, self.config)
+        self.optimizer.state.update(moments)
+
+    def snapshot(self) -> None:
+        """Keep no best model on the way: the last one is kept, in a format of its own."""
+
+
+def scores(teacher: GPT, model: DeployedGPT, data: Corpus, characters: int) -> dict[str, Any]:
+    """Score a quantised model beside FP32, for its card."""
+    block = teacher.config.block
+    fp32, route = (score_corpus(torch_logits(m), data, characters, block, block // 2) for m in (teacher, model))
+    compared = compare(fp32, route)
+    return {
+        "corpus": data.name,
+        "characters": len(route.nll),
+        "bpc": round(route.bpc, 5),
+        "fp32_bpc": round(fp32.bpc, 5),
+        "ppl_increase_pct": round(compared.ppl_increase_pct, 3),
+        "interval": [round(end, 3) for end in compared.ppl_interval],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.qat", description="Train one of the book's models to bear few bits."
+    )
+    add_options(parser, QatConfig)
+    parser.add_argument("--characters", type=int, default=200_000, help="validation characters to score at the end")
+    given = parser.parse_args()
+    if given.wandb:
+        raise BookError("--wandb is for lib.train; drop it")
+    if given.bits is not None and given.bits not in RUNS:
+        raise BookError(f"bits is {given.bits!r}; choose one of {', '.join(RUNS)}")
+    config = override(RUNS[given.bits or "w4a8"], given)
+    teacher, _ = load_shipped(config.model)
+    data = open_corpus(given.data) if given.data else load_stories(given.source)
+    with place() as here:
+        trainer = QatTrainer(config, data, here, teacher)
+        trained = run(trainer, given.out, given.resume).eval().cpu()
+    if int(os.environ.get("RANK", "0")):
+        return  # the leader alone writes
+    path = given.out / f"{config.model}_qat_{config.bits}.safetensors"
+    save_quantised(path, trained, config.bits)
+    row = {"step": trainer.step, "characters": trainer.step * config.characters_per_step}
+    row |= {"seconds": round(trainer.seconds, 1), "val_bpc": round(trainer.validate(), 5)}
+    found = scores(teacher, trained, data, given.characters)
+    write_json(path.with_suffix(".json"), card(trainer, row) | {"scores": found})
+    print(f"{path}: perplexity {found['ppl_increase_pct']:+.2f} % on {found['characters']:,} characters of {data.name}")
+
+
+if __name__ == "__main__":
+    run_command(main)

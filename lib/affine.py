@@ -57,7 +57,8 @@ def symmetric(magnitude: np.ndarray | float, bits: int = 8, narrow: bool = True)
     """Lay the signed integers over +-magnitude, zero point 0.
 
     A narrow grid goes from -(2^(bits-1) - 1) to its opposite, so every weight can change its sign. A
-    wide one also has -2^(bits-1) and is half a step finer: PyTorch's choice, which clips +magnitude.
+    wide one also has -2^(bits-1), reaches half a step less far above, and so has finer steps (by 0.4 %
+    at 8 bits): PyTorch's choice, which clips +magnitude.
     """
     _, high = _ends(0.0, magnitude)
     last = _levels(bits) // 2 - 1
@@ -105,7 +106,8 @@ def integer_linear(
     y = (q_x - z_x) q_w^T is exact in int32; one multiplication per output by s_x s_w / s_y brings it
     to the output's grid (Jacob et al. 2018, Eq. (4) and (5)). x and weight are integers on their
     grids. bias is float (out,); it joins the accumulator as round(bias / (s_x s_w)), an int32, or
-    unrounded, as fbgemm adds it.
+    unrounded, as fbgemm adds it. Single precision holds every sum below 2^24, which products of 8 bits
+    stay under up to 512 inputs.
     """
     scale = (x_grid.scale * weight_grid.scale).reshape(-1)  # (out,), or (1,) for a weight of one grid
     start = bias / scale

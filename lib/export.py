@@ -20,6 +20,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Iterator
 
 import numpy as np
@@ -127,7 +128,7 @@ def _export(
             graph = program.model_proto
         else:
             graph = _torchscript_graph(model, example, opset, names)
-    graph = save_onnx(_tidied(graph), path)
+    graph = save_onnx(tidied(graph), path)
     with torch.no_grad():
         expected = model(*example)
     _check_equal(graph, path, example, expected if isinstance(expected, tuple) else (expected,), tolerance)
@@ -142,7 +143,7 @@ def _torchscript_graph(
     return onnx.load_from_string(buffer.getvalue())
 
 
-def _tidied(graph: onnx.ModelProto) -> onnx.ModelProto:
+def tidied(graph: onnx.ModelProto) -> onnx.ModelProto:
     """Fold shape arithmetic and causal masks into constants, keep one of equal constants, drop the exporter's notes."""
     tidied = onnx_ir.from_proto(optimizer.optimize(graph, input_size_limit=FOLDED, output_size_limit=FOLDED))
     onnx_ir.passes.Sequential(DeduplicateInitializersPass(FOLDED), ClearMetadataAndDocStringPass())(tidied)
@@ -304,15 +305,30 @@ def session(path: str | os.PathLike[str], threads: int | None = None) -> onnxrun
 
     Raises BookError when ONNX Runtime refuses the file.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or min(2, torch.get_num_threads())
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave idle cores to others
+    options = _options(threads or min(2, torch.get_num_threads()))
     try:
         return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class of their own
         raise BookError(f"ONNX Runtime does not take {path} ({_first_line(error)}); export it for this route") from None
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave idle cores to others
+    return options
+
+
+def optimised(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """Return the graph that ONNX Runtime makes of a file before it runs it: which nodes became integer kernels."""
+    with TemporaryDirectory() as folder:
+        result = Path(folder) / "optimised.onnx"
+        options = _options(threads=1)
+        options.optimized_model_filepath = str(result)
+        onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        return onnx.load(result)
 
 
 def onnx_logits(path: str | os.PathLike[str], threads: int | None = None, config: GPTConfig | None = None) -> Logits:

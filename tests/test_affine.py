@@ -58,9 +58,8 @@ def test_integer_linear_is_the_exact_integer_product(rows: int, inputs: int, out
 
 @given(st.integers(0, 2**31))
 def test_pytorch_computes_the_same_integers(seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    linear = torch.nn.Linear(24, 10)
-    x = torch.randn(50, 24, generator=generator) * 3
+    torch.manual_seed(seed)
+    linear, x = torch.nn.Linear(24, 10), torch.randn(50, 24) * 3
     theirs = convert_one(linear, x)
     w, b = linear.weight.detach().numpy(), linear.bias.detach().numpy()
     x_grid, wide = asymmetric(float(x.min()), float(x.max())), per_channel(w, narrow=False)

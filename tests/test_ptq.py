@@ -17,11 +17,13 @@ from lib.corpus import load_builtin
 from lib.deploy import deploy, linears, rotate
 from lib.errors import BookError
 from lib.evaluate import agreement, divergence, torch_logits
-from lib.export import load_onnx, onnx_logits
+from lib.export import constants, load_onnx, node_counts, onnx_logits, optimised
 from lib.gpt import GPT
 from lib.ptq.fake import fake_quantise
+from lib.ptq.graph import check_file
 from lib.ptq.observe import BINS, OBSERVERS, Activity, min_max, mse, observe, percentile
 from lib.ptq.sensitivity import sensitivities
+from lib.ptq.torch_ao import using
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,15 @@ def held_out(nano: GPT) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("route", "least"),
-    [("torch_ao_fbgemm", 0.9), ("brevitas_po2", 0.93), ("ort", 0.8), ("best", 0.97)],
+    [
+        ("torch_ao_fbgemm", 0.9),
+        ("pt2e", 0.95),
+        ("brevitas_po2", 0.93),
+        ("ort", 0.8),
+        ("nncf", 0.95),
+        ("quark_xint8", 0.9),
+        ("best", 0.97),
+    ],
 )
 def test_a_route_stays_near_fp32_and_its_file_is_int8(
     route: str, least: float, nano: GPT, windows: np.ndarray, held_out: np.ndarray, tmp_path: Path
@@ -53,9 +63,17 @@ def test_a_route_stays_near_fp32_and_its_file_is_int8(
     assert agreement(quantised.logits(held_out), onnx_logits(quantised.file)(held_out)) > 0.93
     graph, _ = load_onnx(quantised.file, nano.config)
     stored = [t for t in graph.graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    scales = [constants(graph)[n.input[1]] for n in graph.graph.node if n.op_type == "DequantizeLinear"]
+    assert all(np.isfinite(scale).all() and (scale > 0).all() for scale in scales)
     weights = sum(int(np.prod(t.dims)) for t in stored)
     assert weights >= sum(layer.weight.numel() for layer in linears(deploy(nano)).values())
     assert sorted(tmp_path.iterdir()) == [quantised.file]  # no scratch left behind
+
+
+def test_the_best_file_runs_every_linear_on_integer_kernels(nano: GPT, windows: np.ndarray, tmp_path: Path) -> None:
+    file = ptq.quantise("best", nano, windows, tmp_path).file
+    counts = node_counts(optimised(file))
+    assert (counts["QGemm"], counts["Gemm"]) == (9, 0)
 
 
 def test_the_best_recipe_beats_plain_min_max(nano: GPT, windows: np.ndarray, held_out: np.ndarray) -> None:
@@ -132,11 +150,26 @@ def test_bad_calibration_is_refused(nano: GPT, windows: np.ndarray, tmp_path: Pa
         (windows[:0], "is empty"),
         (np.full((2, block), 97), "another vocabulary"),
         (windows[:, :-1], "the block is 64"),
+        (windows.astype(np.uint16), "are uint16; make them int64"),
     ):
         with pytest.raises(BookError, match=message):
             ptq.quantise("best", nano, bad, tmp_path)
     with pytest.raises(BookError, match="0 windows"):
         ptq.calibration_windows(load_builtin(), 0, block)
+
+
+def test_an_engine_that_this_processor_lacks_is_refused() -> None:
+    with pytest.raises(BookError, match="no quantised engine abacus"), using("abacus"):
+        pass
+
+
+def test_a_file_that_is_worse_than_its_model_is_refused() -> None:
+    rng = np.random.default_rng(0)
+    reference = rng.normal(size=(1, 50, 9))
+    near, far = reference + rng.normal(size=reference.shape) * 0.1, reference + rng.normal(size=reference.shape) * 0.3
+    check_file(Path("x.onnx"), near, near, reference)
+    with pytest.raises(BookError, match="x.onnx is .* times as far from FP32"):
+        check_file(Path("x.onnx"), far, near, reference)
 
 
 def test_an_unknown_route_is_refused(nano: GPT, windows: np.ndarray, tmp_path: Path) -> None:

@@ -45,13 +45,13 @@ class Route:
 
     module: str
     package: str
-    integer: str  # what it computes in integers
+    rounded: str  # what it rounds to INT8
     options: dict[str, object]
 
 
 EVERY_LINEAR = "Linears"
 OUTPUTS = "Linears, their outputs"
-PRODUCTS = "Linears, attention's products"
+KEYS = "Linears, q and k"
 ALL_OUTPUTS = "Linears, attention's products, all outputs"
 EVERYTHING = "all that the tool knows"
 
@@ -63,7 +63,7 @@ ROUTES = {
     "ort_all": Route("ort", "onnxruntime", EVERYTHING, {"operators": None}),
     "brevitas": Route("brevitas_ptq", "brevitas", EVERY_LINEAR, {"power_of_two": False}),
     "brevitas_po2": Route("brevitas_ptq", "brevitas", EVERY_LINEAR, {"power_of_two": True}),
-    "nncf": Route("nncf_ptq", "nncf", PRODUCTS, {}),
+    "nncf": Route("nncf_ptq", "nncf", KEYS, {}),
     "quark_xint8": Route("quark_ptq", "amd-quark", OUTPUTS, {"config": "XINT8", "operators": ("Gemm",)}),
     "quark_transformer": Route("quark_ptq", "amd-quark", OUTPUTS, {"config": "INT8_TRANSFORMER_DEFAULT"}),
     "best": Route("best", "onnxruntime", EVERY_LINEAR, {}),
@@ -73,8 +73,7 @@ ROUTES = {
 def calibration_windows(corpus: Corpus, windows: int, block: int, seed: int = 0) -> np.ndarray:
     """Draw windows (windows, block), int64, from a corpus's training text: never from what is evaluated.
 
-    Raises BookError for a count below 1, a text shorter than a block, or one that holds symbols
-    outside the model's alphabet (checked where the model is known, in ``quantise``).
+    Raises BookError for a count below 1, or a text shorter than a block.
     """
     if windows < 1:
         raise BookError(f"the calibration set has {windows} windows; give at least one")
@@ -96,9 +95,9 @@ def quantise(route: str, model: GPT, windows: np.ndarray, folder: str | os.PathL
     chosen = ROUTES[route]
     try:
         module = import_module(f"lib.ptq.{chosen.module}")
-    except ModuleNotFoundError as missing:
+    except ImportError as error:
         raise BookError(
-            f"the route {route} needs {chosen.package}, whose module {missing.name} is not installed; "
+            f"the route {route} needs {chosen.package}, which cannot be imported ({error}); "
             f"pip install {chosen.package}, or go on with the other routes"
         ) from None
     path = Path(folder) / f"{route}.onnx"
@@ -113,6 +112,8 @@ def check_windows(windows: np.ndarray, model: GPT) -> None:
     vocab, block = model.config.vocab, model.config.block
     if windows.ndim != 2 or not windows.size:
         raise BookError("the calibration set is empty; give windows (N, block) of training text")
+    if windows.dtype != np.int64:
+        raise BookError(f"the calibration windows are {windows.dtype}; make them int64 with .astype(np.int64)")
     if windows.shape[1] != block:
         raise BookError(f"the calibration windows have {windows.shape[1]} characters and the block is {block}")
     if not (0 <= windows.min() and windows.max() < vocab):

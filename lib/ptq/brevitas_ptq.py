@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 import torch.nn as nn
 
 from lib.deploy import DeployedGPT
 from lib.evaluate import Logits
-from lib.export import onnx_logits
+from lib.export import onnx_logits, save_onnx, tidied
 from lib.ptq import BATCH
 from lib.ptq.quiet import quiet
 
@@ -50,6 +51,8 @@ def quantise(model: DeployedGPT, windows: np.ndarray, path: Path, power_of_two: 
                 opset_version=OPSET,
                 input_names=["tokens"],
                 output_names=["logits"],
+                keep_initializers_as_inputs=False,
                 dynamo=False,
             )
+    save_onnx(tidied(onnx.load(path)), path)
     return onnx_logits(path)

@@ -10,6 +10,8 @@ from onnxruntime.quantization import CalibrationDataReader
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from lib.deploy import DeployedGPT
+from lib.errors import BookError
+from lib.evaluate import divergence
 from lib.export import export_prefill
 from lib.ptq import BATCH
 from lib.ptq.quiet import quiet
@@ -44,3 +46,21 @@ class Reader(CalibrationDataReader):
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self.feeds, None)
+
+
+# ---- A file beside the kernels that it was exported from. ----
+
+WORSE = 1.2
+
+
+def check_file(path: Path, file: np.ndarray, kernels: np.ndarray, reference: np.ndarray) -> None:
+    """Raise BookError if a file's logits are clearly further from FP32's than those it was exported from.
+
+    All are (N, T, V) on the same calibration windows. Logits themselves cannot be held against each other: a
+    rounding that falls the other way in an early layer changes what all later ones see.
+    """
+    own, other = divergence(reference, kernels), divergence(reference, file)
+    if not other <= WORSE * own:
+        raise BookError(
+            f"{path} is {other / own:.1f} times as far from FP32 as the model it was exported from; check the export"
+        )

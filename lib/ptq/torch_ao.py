@@ -7,6 +7,7 @@ it and a DeQuantStub behind it, and everything else stays in floating point.
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +21,14 @@ from torch.ao import quantization
 
 from lib.affine import Grid
 from lib.deploy import DeployedGPT, linears
+from lib.errors import BookError
 from lib.evaluate import Logits, torch_logits
-from lib.export import export_prefill
+from lib.export import export_prefill, onnx_logits
 from lib.ptq import BATCH
+from lib.ptq.graph import check_file
 from lib.ptq.quiet import quiet
 
 EXPORT_OPSET = 20
-EXPORT_TOLERANCE = (
-    10.0  # random tokens lie outside the calibrated ranges, where one rounding more moves a logit by units
-)
 
 
 def quantise(model: DeployedGPT, windows: np.ndarray, path: Path, engine: str) -> Logits:
@@ -37,6 +37,7 @@ def quantise(model: DeployedGPT, windows: np.ndarray, path: Path, engine: str) -
     Activations: per tensor, affine, uint8, ranges by histogram (fbgemm halves their range, since
     older x86 kernels sum products in 16 bits). Weights: per channel, symmetric, int8.
     """
+    reference = torch_logits(model)(windows[:BATCH])
     with using(engine), quiet():
         stubs = with_stubs(model, engine)
         prepared = quantization.prepare(stubs)
@@ -44,13 +45,14 @@ def quantise(model: DeployedGPT, windows: np.ndarray, path: Path, engine: str) -
             for some in torch.from_numpy(windows).split(BATCH):
                 prepared(some)
         converted = quantization.convert(prepared)
-        export_prefill(converted, path, EXPORT_OPSET, batch=BATCH, tolerance=EXPORT_TOLERANCE)
+        export_prefill(converted, path, EXPORT_OPSET, batch=BATCH, tolerance=math.inf)
     running = torch_logits(converted)
 
     def logits(tokens: np.ndarray) -> np.ndarray:
         with using(engine):
             return running(tokens)
 
+    check_file(path, onnx_logits(path)(windows[:BATCH]), logits(windows[:BATCH]), reference)
     return logits
 
 
@@ -67,7 +69,9 @@ def with_stubs(model: DeployedGPT, engine: str) -> DeployedGPT:
 
 @contextmanager
 def using(engine: str) -> Iterator[None]:
-    """Run quantised kernels with one engine for as long as the block lasts."""
+    """Run quantised kernels with one engine for as long as the block lasts; BookError where there is none."""
+    if engine not in torch.backends.quantized.supported_engines:
+        raise BookError(f"PyTorch has no quantised engine {engine} on this processor; go on with the other routes")
     before = torch.backends.quantized.engine
     torch.backends.quantized.engine = engine
     try:

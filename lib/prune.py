@@ -28,7 +28,7 @@ from lib.checkpoint import load_shipped
 from lib.corpus import Corpus, load_stories, open_corpus
 from lib.errors import BookError, run_command
 from lib.files import read_json
-from lib.gpt import GPT
+from lib.gpt import CONFIGS, GPT
 from lib.train import Place, TrainConfig, Trainer, add_options, autocast, option, override, place, run
 
 Masks = dict[str, Tensor]  # a Linear's name -> bool (out, in), true where the weight stays
@@ -86,13 +86,20 @@ def n_of_m(model: GPT, sparsity: float, m: int | None) -> Masks:
     masks = {}
     for name, scores in magnitudes(model).items():
         size = m or scores.shape[1]
-        keep = size * (1 - sparsity)
-        if scores.shape[1] % size or abs(keep - round(keep)) > 1e-9:
-            raise BookError(
-                f"sparsity {sparsity} leaves {keep:g} weights in each {size}; choose a multiple of 1/{size}"
-            )
-        masks[name] = keep_largest(scores.reshape(-1, size), round(keep)).view_as(scores)
+        if scores.shape[1] % size:
+            raise BookError(f"{name} has {scores.shape[1]} inputs, which do not divide into runs of {size}; change it")
+        masks[name] = keep_largest(scores.reshape(-1, size), kept_of(size, sparsity)).view_as(scores)
     return masks
+
+
+def kept_of(size: int, sparsity: float, remedy: str = "") -> int:
+    """Return how many of ``size`` weights stay. BookError, ending in ``remedy``, if it is a fraction of one."""
+    keep = size * (1 - sparsity)
+    if abs(keep - round(keep)) > 1e-9:
+        raise BookError(
+            f"sparsity {sparsity:g} leaves {keep:g} weights in each {size}; choose a multiple of 1/{size}{remedy}"
+        )
+    return round(keep)
 
 
 def lane_balanced(model: GPT, sparsity: float, lanes: int = LANES) -> Masks:
@@ -175,12 +182,19 @@ def unstructured(model: GPT, sparsity: float) -> Masks:
     return {name: linear.weight_mask.bool() for name, linear in block_linears(model).items()}
 
 
+def per_matrix(model: GPT, sparsity: float) -> Masks:
+    """Keep the largest weights of each matrix, the same share of every one: PyTorch's L1 pruning, layer by layer."""
+    scores = magnitudes(model)
+    kept = {name: round(matrix.numel() * (1 - sparsity)) for name, matrix in scores.items()}
+    return {name: keep_largest(matrix.view(1, -1), kept[name]).view_as(matrix) for name, matrix in scores.items()}
+
+
+RUNS = {"row_balanced": None, "bank_balanced": BANK, "two_four": 4}  # pattern -> m of ``n_of_m``
 PATTERNS: dict[str, Pattern] = {
     "unstructured": unstructured,
     "lane_balanced": lane_balanced,
-    "row_balanced": partial(n_of_m, m=None),
-    "bank_balanced": partial(n_of_m, m=BANK),
-    "two_four": partial(n_of_m, m=4),
+    "per_matrix": per_matrix,
+    **{name: partial(n_of_m, m=m) for name, m in RUNS.items()},
     "heads": heads,
     "neurons": neurons,
     "heads_and_neurons": heads_and_neurons,
@@ -256,6 +270,10 @@ class PruneConfig(TrainConfig):
             raise BookError(
                 f"{self.steps} steps end before the last round is reached; raise --steps or lower --interval"
             )
+        if self.pattern in RUNS:
+            size = RUNS[self.pattern] or CONFIGS[self.model].n_embd  # the longer rows are multiples of it
+            for reached in reversed(rounds(self.sparsity, self.rate)):
+                kept_of(size, reached, "" if reached == self.sparsity else ", or prune at once with --rate 1")
 
 
 def rounds(sparsity: float, rate: float = RATE) -> list[float]:
@@ -310,13 +328,13 @@ class Pruner(Trainer):
 def fine_tune(
     config: PruneConfig, data: Corpus, out: str | os.PathLike[str], model: GPT | None = None, **options: Any
 ) -> GPT:
-    """Prune and fine-tune; return the final model, unmasked, in evaluation mode.
+    """Prune and fine-tune; return the final model, unmasked, on the CPU, in evaluation mode.
 
     ``model`` is where to start, by default the shipped checkpoint; ``out`` and the options are those of
     ``lib.train.run``, and so are the errors.
     """
     with place() as here:
-        return remove(run(Pruner(config, data, here, model), out, **options)).eval()
+        return remove(run(Pruner(config, data, here, model), out, **options)).eval().cpu()
 
 
 # ---- The command. ----

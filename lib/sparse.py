@@ -25,12 +25,14 @@ import torch
 
 from lib.affine import per_channel
 from lib.checkpoint import load_tensors, save_tensors
+from lib.deploy import DeployedGPT
 from lib.errors import BookError
 from lib.files import atomic_write
 from lib.gpt import GPT, GPTConfig
 
 Parts = dict[str, np.ndarray]
 LONGEST_GAP = 15  # what 4 bits hold
+LARGEST_INDEX = 65_535  # what 16 bits hold: a column's index, and how many weights a row keeps
 BITS = {"fp32": 32, "int8": 8}
 
 
@@ -38,7 +40,7 @@ BITS = {"fp32": 32, "int8": 8}
 
 
 def encode(matrix: np.ndarray, layout: str) -> Parts:
-    """Lay out a matrix (rows, columns) of any number type; columns at most 65,535."""
+    """Lay out a matrix (rows, columns) of any number type. BookError for ``index`` and over 65,535 columns."""
     return _LAYOUTS[layout][0](matrix)
 
 
@@ -70,6 +72,8 @@ def _from_bitmask(parts: Parts, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _index(matrix: np.ndarray) -> Parts:
+    if matrix.shape[1] > LARGEST_INDEX:
+        raise BookError(f"{matrix.shape[1]:,} columns are more than 16 bits index; choose another layout")
     rows, columns = matrix.nonzero()
     counts = np.bincount(rows, minlength=len(matrix))
     return {"count": counts.astype("u2"), "column": columns.astype("u2"), "values": matrix[rows, columns]}
@@ -138,7 +142,7 @@ def write_sparse(path: str | os.PathLike[str], model: GPT, layout: str, number: 
 
 
 def read_sparse(path: str | os.PathLike[str]) -> GPT:
-    """Read what ``write_sparse`` wrote, in evaluation mode, INT8 as the numbers it stands for.
+    """Read what ``write_sparse`` wrote, a GPT or a DeployedGPT, in evaluation mode, INT8 as the numbers it stands for.
 
     Raises BookError if the file is missing, truncated, foreign or damaged.
     """
@@ -146,7 +150,8 @@ def read_sparse(path: str | os.PathLike[str]) -> GPT:
     try:
         layout = metadata["layout"]
         with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten
-            model = GPT(GPTConfig(**metadata["config"]))
+            kind = DeployedGPT if "unembed.bias" in tensors else GPT
+            model = kind(GPTConfig(**metadata["config"]))
         weights = {n: _tensor(n, tuple(t.shape), tensors, layout) for n, t in model.state_dict().items()}
         model.load_state_dict(weights)
     except (KeyError, TypeError, RuntimeError):

@@ -84,6 +84,15 @@ def test_one_lane_is_unstructured_within_a_matrix(model: GPT) -> None:
     assert all(torch.equal(masks[name], free[name]) for name in free)
 
 
+@given(st.integers(0, 63))
+def test_every_matrix_keeps_the_largest_of_its_share(model: GPT, sixty_fourths: int) -> None:
+    pruned = one_shot(model, "per_matrix", sixty_fourths / 64)
+    for (name, left), dense in zip(weights(pruned).items(), weights(model).values()):
+        wanted = copy.deepcopy(block_linears(model)[name])
+        torch_prune.l1_unstructured(wanted, "weight", amount=dense.numel() * sixty_fourths // 64)
+        assert torch.equal(left, wanted.weight)
+
+
 @given(st.integers(0, 15), st.sampled_from([16, 32, None]))
 def test_every_run_keeps_equally_many(model: GPT, sixteenths: int, m: int | None) -> None:
     for name, mask in prune.n_of_m(model, sixteenths / 16, m).items():
@@ -285,6 +294,9 @@ def test_the_command_prunes_and_speaks_in_sentences(
         (["--distil", "2"], "distil is 2.0"),
         (["--rate", "0"], "rate is 0.0"),
         (["--rate", "0.1"], "4 steps end before the last round is reached"),
+        (["--pattern", "two_four", "--sparsity", "0.3"], "0.3 leaves 2.8 weights in each 4; choose a multiple of 1/4$"),
+        (["--pattern", "two_four", "--rate", "0.3"], "sparsity 0.3 leaves 2.8 .* 1/4, or prune at once with --rate 1$"),
+        (["--pattern", "row_balanced", "--rate", "0.3"], "leaves 22.4 weights in each 32; .* with --rate 1$"),
         ([], "already holds a run"),
         (["--resume"], "belongs to a run with other settings"),
     ):

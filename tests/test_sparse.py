@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hn
 
 from lib.affine import per_channel
 from lib.checkpoint import load_tensors, save_model, save_tensors
+from lib.deploy import DeployedGPT, deploy, fold_norms
 from lib.errors import BookError
 from lib.gpt import GPT, GPTConfig
 from lib.prune import one_shot
@@ -55,6 +56,13 @@ def test_gaps_longer_than_15_cost_fillers() -> None:
     np.testing.assert_array_equal(decode(parts, (1, 100), "gap"), matrix)
 
 
+def test_an_index_of_16_bits_has_its_limit() -> None:
+    row = np.ones((1, 65_535), np.int8)
+    np.testing.assert_array_equal(decode(encode(row, "index"), row.shape, "index"), row)
+    with pytest.raises(BookError, match="65,536 columns are more than 16 bits index"):
+        encode(np.ones((1, 65_536), np.int8), "index")
+
+
 def test_sizes_are_what_the_layouts_say() -> None:
     matrix = np.ones((64, 128), np.float32)
     matrix[:, ::2] = 0  # half, alternating: no fillers
@@ -83,6 +91,13 @@ def test_an_int8_file_holds_the_rounded_model_and_its_zeros(tmp_path: Path, mode
         expected = per_channel(array).round(array) if array.ndim == 2 else array
         np.testing.assert_array_equal(back[name].numpy(), expected)
         assert not back[name][tensor == 0].any()
+
+
+def test_a_deployed_models_head_comes_back_too(tmp_path: Path, model: GPT) -> None:
+    folded = fold_norms(deploy(model))
+    back = read_sparse(write_sparse(tmp_path / "a", folded, "bitmask", "fp32"))
+    assert isinstance(back, DeployedGPT)
+    assert all(torch.equal(tensor, back.state_dict()[name]) for name, tensor in folded.state_dict().items())
 
 
 def test_half_the_zeros_in_a_bitmask_halve_the_blocks(tmp_path: Path, model: GPT) -> None:

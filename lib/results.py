@@ -241,10 +241,12 @@ def full_run(chapter: str, corpus: str) -> dict[str, Any] | None:
 
 
 def show_full_run(chapter: str, corpus: str) -> None:
-    """Show a chapter's committed full run, saying when and where it ran."""
+    """Show a chapter's committed full run, saying on which text, when and where: on ``corpus`` if there is one."""
+    others = sorted(path.parent.name for path in FULL_RUNS.glob(f"*/{chapter}.json"))
+    corpus = corpus if corpus in others or not others else others[-1]
     run = full_run(chapter, corpus)
     if run is None:
-        display(HTML(f"<p>No full run of this chapter on the {corpus} corpus is committed yet.</p>"))
+        display(HTML("<p>No full run of this chapter is committed yet.</p>"))
         return
     results = collected(run["results"])
     rows = [(f"<code>{r.name}</code>", format_value(r), badge(r.provenance)) for r in results]

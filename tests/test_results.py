@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lib import results
 from lib.errors import BookError
+from lib.files import write_json
 from lib.results import (
     EXPECTED,
     METADATA,
@@ -145,3 +146,20 @@ def test_results_are_read_back_and_duplicates_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(notebook(FINE, FINE)))
     with pytest.raises(BookError, match="twice"):
         results_of(path)
+
+
+def test_a_full_run_is_shown_on_another_text_if_there_is_none_on_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(results, "FULL_RUNS", tmp_path)
+    monkeypatch.setattr(results, "display", lambda html: shown.append(html.data))
+    results.show_full_run("09_x", "builtin")
+    run = {"date": "2026-01-02", "hardware": "abacus", "versions": {"torch": "2"}, "results": {}}
+    write_json(tmp_path / "tinystories" / "09_x.json", run)
+    results.show_full_run("09_x", "builtin")
+    write_json(tmp_path / "builtin" / "09_x.json", run)
+    results.show_full_run("09_x", "builtin")
+    assert "No full run" in shown[0]
+    assert "Full run of 2026-01-02 on the tinystories corpus (abacus; torch 2)" in shown[1]
+    assert "on the builtin corpus" in shown[2]

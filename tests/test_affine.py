@@ -59,7 +59,7 @@ def test_integer_linear_is_the_exact_integer_product(rows: int, inputs: int, out
 @given(st.integers(0, 2**31))
 def test_pytorch_computes_the_same_integers(seed: int) -> None:
     torch.manual_seed(seed)
-    linear, x = torch.nn.Linear(24, 10), torch.randn(50, 24) * 3
+    linear, x = torch.nn.Linear(96, 10), torch.randn(500, 96) * 3
     theirs = convert_one(linear, x)
     w, b = linear.weight.detach().numpy(), linear.bias.detach().numpy()
     x_grid, wide = asymmetric(float(x.min()), float(x.max())), per_channel(w, narrow=False)

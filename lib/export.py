@@ -60,13 +60,14 @@ def export_prefill(
     dynamo: bool = False,
     batch: int = 16,
     time: int | None = None,
-    tolerance: float = 1e-3,
+    tolerance: float | None = 1e-3,
 ) -> Path:
     """Write the full pass of ``model`` over windows (batch, time) and check the file; time None is the block.
 
     ``dynamo`` takes the exporter built on torch.export (opset 18 and above) in place of the one built
     on TorchScript. Raises BookError for a model that still carries pruning masks, an opset the exporter
-    cannot write, or a file whose logits differ from the model's by more than ``tolerance``.
+    cannot write, or a file whose logits differ from the model's by more than ``tolerance``; with None they are
+    left for the caller to check.
     """
     tokens = random_tokens((batch, time or model.config.block), model.config.vocab)
     return _export(model, (tokens,), "prefill", path, opset, dynamo, tolerance)
@@ -110,7 +111,7 @@ def _export(
     path: str | os.PathLike[str],
     opset: int,
     dynamo: bool,
-    tolerance: float,
+    tolerance: float | None,
 ) -> Path:
     check_unmasked(model)
     opsets = DYNAMO_OPSETS if dynamo else TORCHSCRIPT_OPSETS
@@ -129,9 +130,10 @@ def _export(
         else:
             graph = _torchscript_graph(model, example, opset, names)
     graph = save_onnx(tidied(graph), path)
-    with torch.no_grad():
-        expected = model(*example)
-    _check_equal(graph, path, example, expected if isinstance(expected, tuple) else (expected,), tolerance)
+    if tolerance is not None:
+        with torch.no_grad():
+            expected = model(*example)
+        _check_equal(graph, path, example, expected if isinstance(expected, tuple) else (expected,), tolerance)
     return Path(path)
 
 

@@ -83,8 +83,7 @@ def _structure(config: GPTConfig, bits: Bits) -> DeployedGPT:
     with torch.random.fork_rng(devices=[]):
         model = DeployedGPT(dataclasses.replace(config, dropout=0.0))
         for name, layer in linears(model).items():
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, _quant_linear(layer, name, bits))
+            model.set_submodule(name, _quant_linear(layer, name, bits))
     return model.eval()
 
 

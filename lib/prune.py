@@ -21,7 +21,6 @@ from typing import Any, Callable
 import torch
 import torch.nn as nn
 from torch import Tensor
-from torch.nn import functional as F
 from torch.nn.utils import prune
 
 from lib.checkpoint import load_shipped
@@ -29,7 +28,7 @@ from lib.corpus import Corpus, load_stories, open_corpus
 from lib.errors import BookError, run_command
 from lib.files import read_json
 from lib.gpt import CONFIGS, GPT
-from lib.train import Place, TrainConfig, Trainer, add_options, autocast, option, override, place, run
+from lib.train import Place, TrainConfig, Trainer, add_options, option, override, place, run
 
 Masks = dict[str, Tensor]  # a Linear's name -> bool (out, in), true where the weight stays
 Pattern = Callable[[GPT, float], Masks]
@@ -314,9 +313,7 @@ class Pruner(Trainer):
         share = self.config.distil
         loss = (1 - share) * super().loss(logits, inputs, targets) if share < 1 else 0.0
         if share:
-            with torch.no_grad(), autocast(self.config, self.here.device):
-                wanted = self.dense(inputs).float().softmax(dim=2)
-            loss = loss + share * F.cross_entropy(logits.flatten(0, 1), wanted.flatten(0, 1))
+            loss = loss + share * self.distillation(self.dense, logits, inputs)
         return loss
 
     def snapshot(self) -> GPT | None:

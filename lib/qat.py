@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lib.checkpoint import load_shipped
 from lib.corpus import Corpus, load_stories, open_corpus
@@ -26,20 +24,20 @@ from lib.files import write_json
 from lib.gpt import GPT
 from lib.lowbit import BITS, gptq, save_quantised
 from lib.ptq import calibration_windows
-from lib.train import Place, TrainConfig, Trainer, add_options, autocast, card, make_optimizer, override, place, run
+from lib.train import Place, TrainConfig, Trainer, add_options, card, make_optimizer, option, override, place, run
 
 
 @dataclass(frozen=True)
 class QatConfig(TrainConfig):
     """A quantisation-aware training. ``model`` names the shipped checkpoint it starts from."""
 
-    batch: int = field(default=16, metadata={"help": "sequences in a step"})
-    warmup: int = field(default=30, metadata={"help": "steps of linear warm-up"})
-    min_lr: float = field(default=2e-6, metadata={"help": "learning rate at the end"})
-    weight_decay: float = field(default=0.0, metadata={"help": "AdamW's weight decay, on matrices only"})
-    bf16: str = field(default="on", metadata={"help": "bfloat16 autocast: on, off, or auto (on for CUDA)"})
-    bits: str = field(default="w4a8", metadata={"help": f"one of {', '.join(BITS)}"})
-    calibration: int = field(default=32, metadata={"help": "windows of training text that set the ranges"})
+    batch: int = option(16, "sequences in a step")
+    warmup: int = option(30, "steps of linear warm-up")
+    min_lr: float = option(2e-6, "learning rate at the end")
+    weight_decay: float = option(0.0, "AdamW's weight decay, on matrices only")
+    bf16: str = option("on", "bfloat16 autocast: on, off, or auto (on for CUDA)")
+    bits: str = option("w4a8", f"one of {', '.join(BITS)}")
+    calibration: int = option(32, "windows of training text that set the ranges")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,10 +67,8 @@ class QatTrainer(Trainer):
         self.teacher = teacher.to(here.device)
 
     def loss(self, logits: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy against the teacher's probabilities (Hinton et al. 2015, at temperature 1), in nats."""
-        with torch.no_grad(), autocast(self.config, self.here.device):
-            taught = self.teacher(inputs)
-        return F.cross_entropy(logits.flatten(0, 1), taught.float().softmax(dim=2).flatten(0, 1))
+        """Learn the teacher's probabilities, not the text."""
+        return self.distillation(self.teacher, logits, inputs)
 
     def load_state(self, path: Path) -> None:
         """Go on from a state. Brevitas puts new parameters in place of its scales when it loads them."""

@@ -236,6 +236,12 @@ class Trainer:
         """Return what a step lowers: the mean cross-entropy of logits (B, T, V), in nats."""
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
+    def distillation(self, teacher: GPT, logits: Tensor, inputs: Tensor) -> Tensor:
+        """Return the cross-entropy against a teacher's probabilities (Hinton et al. 2015, temperature 1), in nats."""
+        with torch.no_grad(), autocast(self.config, self.here.device):
+            taught = teacher(inputs).float().softmax(dim=2)
+        return F.cross_entropy(logits.flatten(0, 1), taught.flatten(0, 1))
+
     def snapshot(self) -> GPT | None:
         """Return the model as it would be kept now, or None if it is not one to keep yet."""
         return self.model

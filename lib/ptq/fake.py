@@ -67,6 +67,5 @@ def fake_quantise(
     if unknown:
         raise BookError(f"the model has no Linear called {sorted(unknown)[0]}; it has {', '.join(layers)}")
     for name in layers if only is None else only:
-        parent, _, leaf = name.rpartition(".")
-        setattr(copy.get_submodule(parent), leaf, QuantLinear(layers[name], grids.get(name), weight_bits))
+        copy.set_submodule(name, QuantLinear(layers[name], grids.get(name), weight_bits))
     return copy

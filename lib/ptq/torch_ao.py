@@ -7,7 +7,6 @@ it and a DeQuantStub behind it, and everything else stays in floating point.
 
 from __future__ import annotations
 
-import math
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +44,7 @@ def quantise(model: DeployedGPT, windows: np.ndarray, path: Path, engine: str) -
             for some in torch.from_numpy(windows).split(BATCH):
                 prepared(some)
         converted = quantization.convert(prepared)
-        export_prefill(converted, path, EXPORT_OPSET, batch=BATCH, tolerance=math.inf)
+        export_prefill(converted, path, EXPORT_OPSET, batch=BATCH, tolerance=None)
     running = torch_logits(converted)
 
     def logits(tokens: np.ndarray) -> np.ndarray:
@@ -62,8 +61,7 @@ def with_stubs(model: DeployedGPT, engine: str) -> DeployedGPT:
     qconfig = quantization.QConfig(activation, quantization.default_per_channel_weight_observer)
     for name, linear in linears(model).items():
         linear.qconfig = qconfig
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, quantization.QuantWrapper(linear))
+        model.set_submodule(name, quantization.QuantWrapper(linear))
     return model
 
 

@@ -79,4 +79,6 @@ def load_shipped(name: str) -> tuple[GPT, dict[str, Any]]:
         raise BookError(f"the book ships no checkpoint called {name!r}; it ships: {', '.join(shipped) or 'none'}")
     path = CHECKPOINTS / f"{name}.safetensors"
     card = read_json(path.with_suffix(".json"), "the checkpoint's card")
-    return load_model(path, CONFIGS[card["training"]["model"]]), card
+    activation = card.get("model", {}).get("activation", GPTConfig.activation)  # a fine-tuned model may have another
+    config = dataclasses.replace(CONFIGS[card["training"]["model"]], activation=activation)
+    return load_model(path, config), card

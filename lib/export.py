@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Iterator
+from typing import Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -41,6 +41,7 @@ from lib.errors import BookError
 from lib.evaluate import Logits
 from lib.files import atomic_write
 from lib.gpt import GPT, GPTConfig
+from lib.ort import first_line, options, session
 
 TORCHSCRIPT_OPSETS = range(13, 21)  # what torch.onnx.export(dynamo=False) can write here
 DYNAMO_OPSETS = range(18, 24)
@@ -70,7 +71,7 @@ def export_prefill(
     left for the caller to check.
     """
     tokens = random_tokens((batch, time or model.config.block), model.config.vocab)
-    return _export(model, (tokens,), "prefill", path, opset, dynamo, tolerance)
+    return _export(model, (tokens,), INPUTS["prefill"], OUTPUTS["prefill"], path, opset, dynamo, tolerance)
 
 
 def export_step(
@@ -85,7 +86,14 @@ def export_step(
     cache = torch.randn(model.empty_cache(batch).shape, generator=torch.Generator().manual_seed(0))
     position = torch.tensor(model.config.block // 2)
     example = (random_tokens((batch,), model.config.vocab), position, cache)
-    return _export(_Step(model).eval(), example, "step", path, opset, dynamo, tolerance)
+    return _export(_Step(model).eval(), example, INPUTS["step"], OUTPUTS["step"], path, opset, dynamo, tolerance)
+
+
+def export_part(
+    part: nn.Module, example: Tensor, path: str | os.PathLike[str], opset: int = 17, tolerance: float | None = 1e-3
+) -> Path:
+    """Write any module of one input ``x`` and one output ``y``, and check the file as ``export_prefill`` does."""
+    return _export(part.eval(), (example,), ("x",), ("y",), path, opset, False, tolerance)
 
 
 class _Step(nn.Module):
@@ -107,7 +115,8 @@ def random_tokens(shape: tuple[int, ...], vocab: int) -> Tensor:
 def _export(
     model: nn.Module,
     example: tuple[Tensor, ...],
-    kind: str,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
     path: str | os.PathLike[str],
     opset: int,
     dynamo: bool,
@@ -120,7 +129,7 @@ def _export(
         raise BookError(
             f"the {name} exporter writes opsets {opsets[0]} to {opsets[-1]}, not {opset}; choose one of them"
         )
-    names = {"input_names": list(INPUTS[kind]), "output_names": list(OUTPUTS[kind])}
+    names = {"input_names": list(inputs), "output_names": list(outputs)}
     with quiet_exporter(), torch.no_grad():
         if dynamo:
             program = torch.onnx.export(
@@ -233,12 +242,8 @@ def load_onnx(
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise BookError(f"{path} breaks the rules of ONNX ({_first_line(error)}); export it again") from None
+        raise BookError(f"{path} breaks the rules of ONNX ({first_line(error)}); export it again") from None
     return model, _signature(model, path, config)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
 
 
 def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
@@ -302,34 +307,13 @@ def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 # ---- Running. ----
 
 
-def session(path: str | os.PathLike[str], threads: int | None = None) -> onnxruntime.InferenceSession:
-    """Open an ONNX Runtime session on the CPU; ``threads`` None means at most two, as PyTorch is set.
-
-    Raises BookError when ONNX Runtime refuses the file.
-    """
-    options = _options(threads or min(2, torch.get_num_threads()))
-    try:
-        return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions share no base class of their own
-        raise BookError(f"ONNX Runtime does not take {path} ({_first_line(error)}); export it for this route") from None
-
-
-def _options(threads: int) -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave idle cores to others
-    return options
-
-
 def optimised(path: str | os.PathLike[str]) -> onnx.ModelProto:
     """Return the graph that ONNX Runtime makes of a file before it runs it: which nodes became integer kernels."""
     with TemporaryDirectory() as folder:
         result = Path(folder) / "optimised.onnx"
-        options = _options(threads=1)
-        options.optimized_model_filepath = str(result)
-        onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        chosen = options(threads=1)
+        chosen.optimized_model_filepath = str(result)
+        onnxruntime.InferenceSession(os.fspath(path), chosen, providers=["CPUExecutionProvider"])
         return onnx.load(result)
 
 
@@ -396,7 +380,11 @@ class OnnxStep(nn.Module):
 
 def onnx_step_logits(path: str | os.PathLike[str], threads: int | None = None) -> Logits:
     """Make a route of an exported step graph of batch 1: one window after another, one token at a time."""
-    model = OnnxStep(path, threads)
+    return step_logits(OnnxStep(path, threads))
+
+
+def step_logits(model: nn.Module) -> Logits:
+    """Make a route of whatever steps like ``OnnxStep``, for one sequence: windows (N, T) in turn, token by token."""
 
     def window(tokens: np.ndarray) -> np.ndarray:
         cache, steps = model.empty_cache(), []

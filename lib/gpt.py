@@ -26,6 +26,9 @@ from lib.errors import BookError
 from lib.text import SIZE
 
 
+ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu}  # GELU the exact one, with erf; ReLU for hardware that has no other
+
+
 @dataclass(frozen=True)
 class GPTConfig:
     """The shape of a model. ``block`` is the longest context, in characters."""
@@ -36,6 +39,7 @@ class GPTConfig:
     block: int
     vocab: int = SIZE
     dropout: float = 0.0
+    activation: str = "gelu"  # of the feed-forward: one of ACTIVATIONS
 
     def __post_init__(self) -> None:
         for field in ("n_layer", "n_head", "n_embd", "block", "vocab"):
@@ -47,6 +51,8 @@ class GPTConfig:
             raise BookError(f"block {self.block} is odd; the cache refill needs an even block")
         if not 0 <= self.dropout < 1:
             raise BookError(f"dropout {self.dropout} is outside [0, 1)")
+        if self.activation not in ACTIVATIONS:
+            raise BookError(f"activation {self.activation!r} is unknown; choose one of {', '.join(ACTIVATIONS)}")
 
 
 CONFIGS = {
@@ -100,16 +106,17 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two Linear layers, four times as wide in between, with a GELU (the exact one, with erf)."""
+    """Two Linear layers, four times as wide in between, with the configuration's activation."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.dropout = config.dropout
+        self.activation = ACTIVATIONS[config.activation]
         self.up = nn.Linear(config.n_embd, 4 * config.n_embd)
         self.down = nn.Linear(4 * config.n_embd, config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(self.up(x))  # (B, T, 4C)
+        x = self.activation(self.up(x))  # (B, T, 4C)
         return F.dropout(self.down(x), self.dropout, self.training)  # (B, T, C)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Callable, Sequence
 
 import onnx
 from matplotlib.axes import Axes
@@ -20,9 +20,10 @@ KINDS = {  # colours of Okabe and Ito's palette, light enough for black text
 }
 
 
-def block_nodes(model: onnx.ModelProto, block: int) -> list[onnx.NodeProto]:
-    """Return the nodes of one block, which the TorchScript exporter names after their modules."""
-    nodes = [node for node in model.graph.node if f"/blocks.{block}/" in node.name and node.op_type != "Constant"]
+def block_nodes(model: onnx.ModelProto, block: int | None) -> list[onnx.NodeProto]:
+    """Return the nodes of one block, which the TorchScript exporter names after their modules; None means all nodes."""
+    place = "" if block is None else f"/blocks.{block}/"
+    nodes = [node for node in model.graph.node if place in node.name and node.op_type != "Constant"]
     if not nodes:
         raise BookError(f"the graph has no nodes named after block {block}; export it with dynamo=False")
     return nodes
@@ -65,8 +66,21 @@ def layers(nodes: Sequence[onnx.NodeProto], constants: set[str]) -> list[int]:
     return [layer - min(depth) for layer in depth]
 
 
-def draw(axes: Axes, model: onnx.ModelProto, block: int, title: str) -> None:
-    """Draw one block from top to bottom, with a line for every value that passes between two of its nodes."""
+def kind_colour(node: onnx.NodeProto) -> str:
+    return KINDS[kind(node.op_type)][0]
+
+
+def draw(
+    axes: Axes,
+    model: onnx.ModelProto,
+    block: int | None,
+    title: str,
+    colour: Callable[[onnx.NodeProto], str] = kind_colour,
+) -> None:
+    """Draw one block from top to bottom, with a line for every value that passes between two of its nodes.
+
+    ``block`` None draws the whole graph; ``colour`` chooses each node's, by default by its kind.
+    """
     nodes = block_nodes(model, block)
     depth = layers(nodes, fixed_values(model))
     rows: dict[int, list[int]] = {}
@@ -81,7 +95,7 @@ def draw(axes: Axes, model: onnx.ModelProto, block: int, title: str) -> None:
     for index, node in enumerate(nodes):
         box = {
             "boxstyle": "round,pad=0.25",
-            "facecolor": KINDS[kind(node.op_type)][0],
+            "facecolor": colour(node),
             "edgecolor": "#555555",
             "lw": 0.6,
         }

@@ -1,0 +1,47 @@
+"""The pieces of a partitioned graph as a host finds them: a folder of files, and the manifest that orders them.
+
+``lib.segments`` cuts the graph and writes the folder. This half needs Python's standard library and
+``lib.gpt`` alone, since it also runs on the board.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.errors import BookError
+from lib.files import read_json, sha256
+from lib.gpt import GPTConfig
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One segment: its device, its file's stem, and the tensors it takes from and gives to the others."""
+
+    device: str
+    name: str
+    inputs: list[str]
+    outputs: list[str]
+
+
+def read(folder: Path, config: GPTConfig | None = None) -> tuple[list[Piece], GPTConfig]:
+    """Read a manifest and check every file against it.
+
+    Raises BookError for a folder without one, a file that is missing or is not the one that was written, or a
+    model of another configuration than ``config``.
+    """
+    manifest = read_json(folder / MANIFEST, "the manifest")
+    found = GPTConfig(**manifest["config"])
+    if config is not None and found != config:
+        raise BookError(f"{folder} holds a model of another configuration ({found}); expected {config}")
+    pieces = []
+    for entry in manifest["pieces"]:
+        path = folder / f"{entry['name']}.onnx"
+        if not path.is_file() or sha256(path) != entry.pop("sha256"):
+            raise BookError(
+                f"{path} is missing, or is not the file that the manifest was written with; build {folder} again"
+            )
+        pieces.append(Piece(**entry))
+    return pieces, found

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Copy the compiled pieces and the host program to a board, and run it there.
+set -euo pipefail
+
+usage() {
+  cat <<USAGE
+usage: $(basename "$0") BOARD FOLDER [options of run_vart.py]
+
+BOARD is what ssh takes, root@192.168.1.100 for instance; it runs the ZCU104 image of Vitis AI 3.5, with
+Python 3.9 or later in which numpy, torch, onnxruntime and AMD's xir and vart can be imported.
+Environment: BOARD_PYTHON, the interpreter there (default: python3).
+USAGE
+}
+
+fail() {
+  echo "error: $1" >&2
+  exit 2
+}
+
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+  usage
+  exit 0
+fi
+if (($# < 2)); then
+  usage >&2
+  exit 2
+fi
+
+board=$1 folder=$2
+shift 2
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+python=${BOARD_PYTHON:-python3}
+[[ -f $folder/manifest.json ]] || fail "$folder holds no pieces; make them with: python -m lib.vitis.build --out $folder"
+compgen -G "$folder/*_dpu.xmodel" >/dev/null || fail "$folder is not compiled; run hw/vitis_ai/compile.sh $folder first"
+command -v ssh >/dev/null || fail "ssh is not installed; get it with: apt-get install openssh-client"
+options=(-o ConnectTimeout=5 -o BatchMode=yes)
+on_board() {
+  # shellcheck disable=SC2029 # the command is put together here, for the board's shell to run
+  ssh "${options[@]}" "$board" "$1"
+}
+on_board true 2>/dev/null ||
+  fail "$board does not answer within five seconds, or refuses the key; check the address, the cable and ssh-copy-id"
+on_board "$python -c 'import numpy, torch, onnxruntime, xir, vart'" ||
+  fail "$python on $board lacks a package (above); install it there, or name another with BOARD_PYTHON"
+
+on_board "mkdir -p book/dpu book/hw/vitis_ai"
+scp -q "${options[@]}" -r "$root/lib" "$board:book/"
+scp -q "${options[@]}" "$root/hw/vitis_ai/run_vart.py" "$board:book/hw/vitis_ai/"
+scp -q "${options[@]}" "$folder"/manifest.json "$folder"/*.onnx "$folder"/*_dpu.xmodel "$board:book/dpu/"
+on_board "$python book/hw/vitis_ai/run_vart.py --runner vart --model book/dpu ${*@Q}"

@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""Write text on a DPU, one token at a time: the report's host application (section 4.3).
+
+    .venv/bin/python -m lib.vitis.build --out out/dpu
+    .venv/bin/python hw/vitis_ai/run_vart.py --model out/dpu --prompt "Once upon a time" --length 200
+
+On a board with AMD's xir and vart the DPU's pieces run on the DPU; elsewhere on the CPU, through a stand-in that
+keeps VART's rules. ``lib.vitis.host`` has the six steps of the report: deserialise, find the child subgraphs, make
+runners, allocate buffers, execute_async and wait; ``lib.gpt.generate`` samples, as on every route.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that it runs from any folder
+
+from lib.errors import BookError, run_command  # noqa: E402
+
+
+def main() -> None:
+    try:
+        from lib.gpt import generate
+        from lib.text import decode, encode_prompt
+        from lib.vitis.host import DPUStep
+    except ImportError as error:
+        raise BookError(
+            f"a package is missing ({error}); run this with the book's .venv/bin/python, or pip install it"
+        ) from None
+    parser = argparse.ArgumentParser(prog="run_vart.py", description="Write text on a DPU, or on its stand-in.")
+    parser.add_argument("--model", type=Path, required=True, help="folder of pieces, from python -m lib.vitis.build")
+    parser.add_argument("--runner", default="auto", help="auto, vart (insist on the DPU) or cpu (the stand-in)")
+    parser.add_argument("--prompt", default="Once upon a time", help="what the text starts with")
+    parser.add_argument("--length", type=int, default=200, help="characters to write (200)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (0)")
+    parser.add_argument("--top-k", type=int, help="sample from so many likeliest characters (all)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sampling (0)")
+    given = parser.parse_args()
+
+    prompt = encode_prompt(given.prompt)
+    model = DPUStep(given.model, given.runner, threads=1)
+    start = time.perf_counter()
+    tokens = list(generate(model, prompt, given.length, given.temperature, given.top_k, given.seed))
+    seconds = time.perf_counter() - start
+    print(given.prompt + decode(tokens))
+    steps = len(prompt) + len(tokens) - 1
+    print(f"[{model.runtime}: {steps / seconds:.0f} tokens/s with the prompt's {len(prompt)}]", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,81 @@
+"""From a checkpoint to a folder that a board can run: ``python -m lib.vitis.build --out out/dpu``.
+
+Rewrite, cut, calibrate, quantise, split: what comes out is the calibration set, the quantised step graph,
+one ONNX file for every piece, and the manifest. ``hw/vitis_ai/compile.sh`` turns the DPU's pieces into xmodels.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from lib.checkpoint import CHECKPOINTS, load_model
+from lib.corpus import SOURCES, load_stories
+from lib.errors import BookError, run_command
+from lib.gpt import GPT
+from lib.partition import Partition
+from lib.ptq import calibration_windows, check_windows
+from lib.segments import split, write
+from lib.vitis.quantise import cut, dpu_nodes, prepare, quantise, write_calibration
+from lib.vitis.rewrite import rewritten
+
+PREPARED, QUANTISED = "prepared.onnx", "quantised.onnx"
+EVERY = 16  # one step in so many is a calibration sample
+
+
+@dataclass(frozen=True)
+class Built:
+    """A folder of pieces, and how it was cut; ``files`` are the calibration set."""
+
+    folder: Path
+    partition: Partition
+    files: list[Path]
+
+    @property
+    def quantised(self) -> Path:
+        return self.folder / QUANTISED
+
+    @property
+    def prepared(self) -> Path:
+        return self.folder / PREPARED
+
+
+def build(model: GPT, windows: np.ndarray, folder: Path, turned: bool = True, every: int = EVERY) -> Built:
+    """Build a model for the DPU, calibrated on windows (N, block) of int64 tokens, one step in ``every``.
+
+    ``turned`` rotates the residual stream first. Raises BookError for a calibration set that is not the model's
+    (``lib.ptq.check_windows``).
+    """
+    check_windows(windows, model)
+    image = rewritten(model, turned)
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = prepare(image, folder / PREPARED)
+    pieces = cut(plain)
+    files = write_calibration(image, windows, every, folder / "calibration")
+    quantised = quantise(folder / PREPARED, files, dpu_nodes(plain, pieces), folder / QUANTISED)
+    write(folder, split(onnx.load(quantised), plain, pieces), model.config)
+    return Built(folder, pieces, files)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m lib.vitis.build", description="Build a checkpoint for a DPU.")
+    default = CHECKPOINTS / "pocket_relu.safetensors"
+    parser.add_argument("--checkpoint", type=Path, default=default, help="a model, by default the shipped pocket_relu")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the pieces")
+    parser.add_argument("--windows", type=int, default=16, help="windows of training text to calibrate on")
+    parser.add_argument("--source", choices=SOURCES, default="auto", help="where the text comes from")
+    given = parser.parse_args()
+    model = load_model(given.checkpoint)
+    if model.config.activation != "relu":
+        raise BookError(f"{given.checkpoint} has {model.config.activation}, which the DPU lacks; take pocket_relu")
+    windows = calibration_windows(load_stories(given.source), given.windows, model.config.block)
+    built = build(model, windows, given.out)
+    print(f"{given.out}: {len(built.partition.subgraphs)} DPU subgraphs, calibrated on {len(built.files)} steps")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,283 @@
+"""The AMD route: recorded partitions, exact rewrites, eight bits in powers of two, and a host that keeps VART's rules."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from lib import ROOT, export, train
+from lib.checkpoint import load_shipped
+from lib.corpus import Corpus
+from lib.errors import BookError
+from lib.gpt import GPT, GPTConfig, generate
+from lib.partition import partition
+from lib.pieces import read
+from lib.ptq import calibration_windows
+from lib.vitis import activation, arch, rewrite, vart
+from lib.vitis.build import Built, build
+from lib.vitis.host import DPUStep, runtime
+from lib.vitis.operators import DPU, recorded
+from lib.vitis.quantise import write_calibration
+
+SMALL = GPTConfig(n_layer=2, n_head=2, n_embd=32, block=16, activation="relu")
+HW = ROOT / "hw" / "vitis_ai"
+
+
+# ---- What the DPU takes. ----
+
+
+@pytest.mark.parametrize("name", recorded())
+def test_the_table_reproduces_what_pyxir_answered(name: str, tmp_path: Path) -> None:
+    graph = recorded()[name]
+    path = export.export_part(graph.module, torch.randn(graph.shape), tmp_path / "part.onnx", opset=13)
+    cut = partition(onnx.load(path), DPU, largest_only=True)
+    assert (cut.layers_on_device, cut.layers, len(cut.subgraphs)) == (graph.on_dpu, graph.layers, graph.subgraphs)
+
+
+# ---- Rewrites. ----
+
+
+def test_each_rewrite_changes_nothing_but_the_last_bits(random_model: Callable[..., GPT], tmp_path: Path) -> None:
+    for name, pieces in rewrite.pieces(random_model(SMALL)).items():
+        assert len(pieces) >= SMALL.n_layer
+        assert max(rewrite.difference(piece, tmp_path) for piece in pieces) <= 1e-5, name
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_rewritten_model_steps_as_the_model_does(random_model: Callable[..., GPT], turned: bool) -> None:
+    model = random_model(SMALL)
+    image = rewrite.rewritten(model, turned)
+    cache, expected_cache = image.empty_cache(), model.empty_cache()
+    for place, token in enumerate([5, 96, 0, 41, 7]):
+        arguments = torch.tensor([token]), torch.tensor(place)
+        logits, cache = image.step(*arguments, cache)
+        expected, expected_cache = model.step(*arguments, expected_cache)
+        torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+
+
+def test_the_activation_is_learned_from_the_model_itself(
+    small_corpus: Corpus, random_model: Callable[..., GPT], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """ReLU in the place of GELU costs something; a few steps towards the model's own probabilities win some of it back."""
+    shape = GPTConfig(n_layer=1, n_head=2, n_embd=32, block=16)
+    monkeypatch.setitem(train.CONFIGS, "tiny", shape)
+    teacher = random_model(shape)
+    config = activation.ActivationConfig("tiny", 30, 8, lr=3e-3, warmup=1, eval_every=30, eval_chars=200, bf16="off")
+    tokens = torch.from_numpy(small_corpus.val[:160].astype(np.int64)).view(10, 16)
+
+    def distance(model: GPT) -> float:
+        with torch.no_grad():
+            return float(
+                torch.nn.functional.kl_div(
+                    model(tokens).log_softmax(2), teacher(tokens).log_softmax(2), log_target=True, reduction="batchmean"
+                )
+            )
+
+    swapped = activation.with_activation(teacher, "relu")
+    trained = activation.fine_tune(config, small_corpus, tmp_path / "out", teacher, progress=False)
+    assert trained.config.activation == "relu" and 0 < distance(trained) < 0.7 * distance(swapped)
+    with pytest.raises(BookError, match="choose one of gelu, relu"):
+        activation.ActivationConfig("tiny", activation="tanh")
+
+
+def test_the_shipped_model_has_relu() -> None:
+    model, card = load_shipped("pocket_relu")
+    assert model.config.activation == "relu" and card["model"]["activation"] == "relu"
+
+
+# ---- Eight bits, pieces, and the host. ----
+
+
+@pytest.fixture(scope="module")
+def built(random_model: Callable[..., GPT], small_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    windows = calibration_windows(small_corpus, 2, SMALL.block)
+    return build(random_model(SMALL), windows, tmp_path_factory.mktemp("dpu"), every=4)
+
+
+def test_a_block_has_three_subgraphs_and_six_crossings(built: Built) -> None:
+    """Everything of the feed-forward and the projections is on the DPU: 2 + 3 + 6 layers a block, and the head."""
+    assert len(built.partition.subgraphs) == 3 * SMALL.n_layer + 1
+    assert built.partition.crossings == 6 * SMALL.n_layer + 2
+    kinds = [[layer.kind for layer in segment.layers] for segment in built.partition.subgraphs]
+    qkv, out = ["Convolution", "BiasAdd"], ["Convolution", "BiasAdd", "Eltwise"]
+    feed_forward = ["Convolution", "BiasAdd", "ReLU", *out]
+    assert kinds == [qkv, out, feed_forward] * SMALL.n_layer + [qkv]
+
+
+def test_every_scale_is_a_power_of_two_and_every_integer_signed(built: Built) -> None:
+    values = export.constants(onnx.load(built.quantised))
+    nodes = [n for n in onnx.load(built.quantised).graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    scales = np.array([values[node.input[1]] for node in nodes])
+    assert len(nodes) > 30 and (np.exp2(np.rint(np.log2(scales))) == scales).all()
+    assert all(values[node.input[2]].dtype == np.int8 and not values[node.input[2]].any() for node in nodes)
+
+
+def test_the_host_writes_what_the_whole_graph_writes(built: Built) -> None:
+    host = DPUStep(built.folder, "cpu")
+    whole = export.OnnxStep(built.quantised)
+    tokens = np.random.default_rng(0).integers(0, SMALL.vocab, (2, SMALL.block))
+    np.testing.assert_array_equal(export.step_logits(host)(tokens), export.step_logits(whole)(tokens))
+    assert list(generate(host, [1, 2, 3], 60)) == list(generate(whole, [1, 2, 3], 60))  # past refills
+    assert host.runtime == "CPU stand-in for VART"
+
+
+def test_the_calibration_set_is_files(random_model: Callable[..., GPT], tmp_path: Path) -> None:
+    image = rewrite.rewritten(random_model(SMALL))
+    files = write_calibration(image, np.arange(32).reshape(2, 16), 8, tmp_path)
+    assert [file.name for file in files] == [
+        f"{n:03d}_{p:03d}.npz" for n, p in ((0, 0), (0, 8), (1, 0), (1, 7), (1, 15))
+    ]
+    with np.load(files[1]) as feed:
+        assert feed["token"] == [8] and feed["position"] == 8
+        assert np.any(feed["cache"][..., :8, :] != 0) and not feed["cache"][..., 8:, :].any()
+    with pytest.raises(BookError, match="calibration set is empty"):
+        write_calibration(image, np.empty((0, 16), np.int64), 8, tmp_path)
+
+
+def test_the_stand_in_keeps_the_rules_of_vart(built: Built) -> None:
+    piece = next(piece for piece in read(built.folder)[0] if piece.device == "DPU")
+    graph = vart.Graph.deserialize(str(built.folder / f"{piece.name}.xmodel"))
+    root = graph.get_root_subgraph()
+    with pytest.raises(BookError, match="not the graph's root"):
+        vart.Runner.create_runner(root, "run")
+    runner = vart.Runner.create_runner(root.toposort_child_subgraph()[0], "run")
+    (taken,), (given,) = runner.get_input_tensors(), runner.get_output_tensors()
+    assert taken.dims == [1, 1, 1, 32] and given.dims == [1, 1, 1, 96] and isinstance(taken.get_attr("fix_point"), int)
+    buffers = [np.ones(taken.dims, np.int8)], [np.zeros(given.dims, np.int8)]
+    for wrong in (
+        (buffers[0] * 2, buffers[1]),
+        ([buffers[0][0].astype(np.float32)], buffers[1]),
+        ([buffers[0][0].reshape(1, 32, 1, 1)], buffers[1]),
+        ([np.ones((1, 1, 1, 64), np.int8)[..., ::2]], buffers[1]),
+    ):
+        with pytest.raises(BookError):
+            runner.execute_async(*wrong)
+    job = runner.execute_async(*buffers)
+    assert not buffers[1][0].any()  # nothing is there before it is waited for
+    with pytest.raises(BookError, match="still running"):
+        runner.execute_async(*buffers)
+    assert runner.wait(job) == 0 and buffers[1][0].any()
+    with pytest.raises(BookError, match="not running"):
+        runner.wait(job)
+
+
+def test_folders_and_runners_that_cannot_be_believed(built: Built, tmp_path: Path) -> None:
+    with pytest.raises(BookError, match="another configuration"):
+        DPUStep(built.folder, "cpu", config=GPTConfig(n_layer=1, n_head=2, n_embd=32, block=16))
+    with pytest.raises(BookError, match="choose one of auto, vart, cpu"):
+        runtime("dpu")
+    if importlib.util.find_spec("vart") is None:
+        with pytest.raises(BookError, match="xir and vart cannot be imported"):
+            runtime("vart")
+    with pytest.raises(BookError, match="does not exist"):
+        DPUStep(tmp_path, "cpu")
+    for file in built.folder.iterdir():
+        if file.is_file():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "01_dpu.onnx").write_bytes((tmp_path / "07_dpu.onnx").read_bytes())
+    with pytest.raises(BookError, match="01_dpu.onnx is missing, or is not the file"):
+        DPUStep(tmp_path, "cpu")
+
+
+# ---- Programs. ----
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"fingerprint": "0x101000056010407"}, None),
+        ({"fingerprint": "0X0101000056010407"}, None),
+        ({"target": "DPUCZDX8G_ISA1_B4096"}, None),
+        ({"fingerprint": "0x101000016010407"}, "of the DPU 0x101000016010407"),
+        ({"target": "DPUCVDX8G_ISA3_C32B3"}, "of the DPU DPUCVDX8G"),
+        ({"name": "DPU"}, "neither a target nor a fingerprint"),
+    ],
+)
+def test_the_arch_json_is_this_dpu_s(content: dict[str, str], says: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "arch.json"
+    path.write_text(json.dumps(content))
+    if says is None:
+        assert arch.check_arch(path)
+    else:
+        with pytest.raises(BookError, match=says):
+            arch.check_arch(path)
+
+
+def run(*command: Any, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHON": sys.executable, **variables}
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment)
+
+
+def refused(done: subprocess.CompletedProcess[str], says: str) -> None:
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_run_vart_writes_text_and_refuses_in_a_sentence(built: Built) -> None:
+    program = [sys.executable, HW / "run_vart.py", "--model"]
+    done = run(*program, built.folder, "--prompt", "Once", "--length", "20")
+    assert done.returncode == 0 and done.stdout.startswith("Once") and len(done.stdout) >= 25
+    assert "CPU stand-in for VART" in done.stderr
+    refused(run(*program, built.folder, "--prompt", "Zoë"), "'ë'")
+    refused(run(*program, built.folder, "--runner", "gpu"), "choose one of auto, vart, cpu")
+    refused(run(*program, "/nowhere"), "does not exist")
+
+
+def test_the_scripts_say_what_they_lack(built: Built, tmp_path: Path) -> None:
+    good, bad = tmp_path / "arch.json", tmp_path / "other.json"
+    good.write_text('{"target": "DPUCZDX8G_ISA1_B4096"}')
+    bad.write_text('{"target": "DPUCAHX8H"}')
+    refused(run(HW / "compile.sh", tmp_path), "holds no pieces")
+    refused(run(HW / "compile.sh", built.folder, bad), "DPUCAHX8H")
+    done = run(HW / "compile.sh", built.folder, good)
+    assert done.returncode == 2 and "vai_c_xir is not installed" in done.stderr
+    refused(run(HW / "deploy.sh", "root@127.0.0.1", built.folder), "is not compiled")
+    (built.folder / "01_dpu.xmodel").touch()
+    answer = run(HW / "deploy.sh", "root@127.0.0.1", built.folder)
+    (built.folder / "01_dpu.xmodel").unlink()
+    refused(answer, "does not answer" if "ssh is not installed" not in answer.stderr else "ssh is not installed")
+
+
+class Recorder:
+    """Takes the calls that ``to_xmodel.py`` makes to ``xir.Graph``, and says what was made of what."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[str, str, dict[str, Any], dict[str, list[str]]]] = []
+
+    def create_op(self, name: str, kind: str, attributes: dict[str, Any], inputs: dict[str, list[str]]) -> str:
+        known = {made[0] for made in self.made}
+        assert name not in known and all(op in known for ops in inputs.values() for op in ops)
+        self.made.append((name, kind, attributes, inputs))
+        return name
+
+    def create_const_op(self, name: str, value: np.ndarray) -> str:
+        return self.create_op(name, "const", {"shape": value.shape, "value": value}, {})
+
+
+def test_the_lowering_to_xir_makes_the_piece(built: Built) -> None:
+    """A feed-forward piece: two convolutions in NHWC, a ReLU, an add, and a fix behind all that has a scale."""
+    spec = importlib.util.spec_from_file_location("to_xmodel", HW / "to_xmodel.py")
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    recorder, model = Recorder(), onnx.load(built.folder / "05_dpu.onnx")
+    program.Lowering(model, recorder).lower()
+    kinds = [kind for _, kind, _, _ in recorder.made]
+    assert {k: kinds.count(k) for k in ("data", "conv2d", "relu", "add", "const")} == {
+        "data": 2, "conv2d": 2, "relu": 1, "add": 1, "const": 4,
+    }  # fmt: skip
+    quantised = [n for n in model.graph.node if n.op_type == "QuantizeLinear"]
+    assert kinds.count("fix") == 2 + 4 + len(quantised)
+    weights = [a["shape"] for _, kind, a, _ in recorder.made if kind == "const" and len(a["shape"]) == 4]
+    assert sorted(weights) == [(32, 1, 1, 128), (128, 1, 1, 32)]  # OHWI
+    assert recorder.made[-1][0] == f"{model.graph.output[0].name}_fix"
+    assert all(a["bit_width"] == 8 and a["if_signed"] for _, kind, a, _ in recorder.made if kind == "fix")

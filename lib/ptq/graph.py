@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
 import numpy as np
 from onnxruntime.quantization import CalibrationDataReader
@@ -19,23 +20,24 @@ from lib.ptq.quiet import quiet
 OPSET = 17
 
 
-def prepare(model: DeployedGPT, path: Path) -> Path:
+def prepare(model: DeployedGPT, path: Path, export: Callable[..., Path] = partial(export_prefill, batch=BATCH)) -> Path:
     """Export ``model`` beside ``path``, with the file's shapes inferred and its operators fused; return the file.
 
-    ONNX Runtime's own preparation: each Linear becomes one Gemm, attention's products stay MatMul.
+    ``export``, of ``lib.export``, decides which graph it is. ONNX Runtime's own preparation: each Linear becomes one
+    Gemm, attention's products stay MatMul.
     """
     exported, prepared = path.with_suffix(".float.onnx"), path.with_suffix(".prepared.onnx")
-    export_prefill(model, exported, OPSET, batch=BATCH)
+    export(model, exported, OPSET)
     with quiet():
         quant_pre_process(exported, prepared, skip_symbolic_shape=True)
     exported.unlink()
     return prepared
 
 
-def feeds(windows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+def feeds(windows: np.ndarray, batch: int = BATCH) -> Iterator[dict[str, np.ndarray]]:
     """Yield windows (N, T) in batches of the graph's own size; the last one is filled up from the first windows."""
-    whole = np.resize(windows, (-(-len(windows) // BATCH) * BATCH, windows.shape[1]))
-    return ({"tokens": part} for part in np.split(whole, len(whole) // BATCH))
+    whole = np.resize(windows, (-(-len(windows) // batch) * batch, windows.shape[1]))
+    return ({"tokens": part} for part in np.split(whole, len(whole) // batch))
 
 
 class Reader(CalibrationDataReader):

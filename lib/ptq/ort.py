@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Sequence
 
 import numpy as np
-from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from lib.deploy import DeployedGPT
 from lib.evaluate import Logits
@@ -24,12 +24,17 @@ def quantise(model: DeployedGPT, windows: np.ndarray, path: Path, operators: Seq
 
 
 def insert_qdq(prepared: Path, windows: np.ndarray, path: Path, **options: Any) -> None:
+    """Run the quantiser on a prepared full pass, which it calibrates on windows (N, T): see ``write_qdq``."""
+    write_qdq(prepared, Reader(windows), path, **options)
+
+
+def write_qdq(prepared: Path, reader: CalibrationDataReader, path: Path, **options: Any) -> None:
     """Run the quantiser on a prepared graph: int8 throughout, weights per channel, activations per tensor."""
     with quiet():
         quantize_static(
             prepared,
             path,
-            Reader(windows),
+            reader,
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QInt8,

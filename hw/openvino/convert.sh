@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# From ONNX to OpenVINO's IR, in FP32 and in FP16: the report's Model Optimizer step with today's tool.
+#
+# The report calls    mo --input_model M.onnx --output_dir DIR --data_type FP16 --model_name NAME
+# mo is gone; this is ovc M.onnx --output_model DIR/NAME.xml --compress_to_fp16=True
+# and FP32 has to be asked for, since ovc stores FP16 by default.
+set -euo pipefail
+
+usage() {
+  cat <<USAGE
+usage: $(basename "$0") MODEL.onnx FOLDER [CONFIG]
+
+Writes FOLDER/NAME.fp32.xml and FOLDER/NAME.fp16.xml, NAME being that of MODEL.onnx,
+each with its .bin and a card, .json, that says what the pair holds.
+CONFIG names the model's configuration in lib/gpt.py: pocket (default), nano or report.
+Environment: PYTHON, the interpreter to use (default: the repository's .venv, else python3).
+USAGE
+}
+
+fail() {
+  echo "error: $1" >&2
+  exit 2
+}
+
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+  usage
+  exit 0
+fi
+if (($# < 2 || $# > 3)); then
+  usage >&2
+  exit 2
+fi
+
+model=$1 folder=$2 config=${3:-pocket}
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+[[ -f $model ]] || fail "the ONNX file $model does not exist; check the path"
+
+if [[ -z ${PYTHON:-} ]]; then
+  PYTHON=$root/.venv/bin/python
+  [[ -x $PYTHON ]] || PYTHON=python3
+fi
+tools=$(dirname "$(command -v "$PYTHON" || echo "$PYTHON")")
+ovc=$tools/ovc
+[[ -x $ovc ]] || ovc=$(command -v ovc) || fail "ovc is not installed; get it with: $PYTHON -m pip install openvino"
+
+mkdir -p "$folder"
+folder=$(cd "$folder" && pwd)
+name=$(basename "$model" .onnx)
+for precision in fp32 fp16; do
+  compress=False
+  [[ $precision == fp16 ]] && compress=True
+  "$ovc" "$model" --output_model "$folder/$name.$precision.xml" --compress_to_fp16=$compress >&2
+  (cd "$root" && "$PYTHON" -m lib.intel.convert "$folder/$name.$precision.xml" \
+    --config "$config" --source "$(basename "$model")")
+done

@@ -1,0 +1,107 @@
+"""What Altera's FPGA AI Suite takes onto the FPGA, by its published tables, and what that leaves of a graph.
+
+Sources, in the order of their rows: ``HANDBOOK`` down to H-swish, ``MANUAL_2024`` from Sigmoid to the elementwise
+multiplication, ``MANUAL_2023`` for DepthToSpace. Each table was read as far as a public copy holds it; the handbook's
+own rows from Sigmoid on, and whatever any table lists after DepthToSpace, could not be read and are left out. So
+elementwise addition is absent below although ResNet-50, which needs it, is among the suite's supported models. The
+tables name layers, not ONNX operators: the mapping is this book's. An architecture file may enable fewer layers than
+the tables list; what is not supported becomes a subgraph for the CPU (Handbook, section 7.4.3.2). Only the suite's
+own compiler has the last word.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import onnx
+
+from lib.export import constants
+
+HANDBOOK = "FPGA AI Suite Handbook (863373), 2025.3, 21 November 2025, section 6.2.1, Table 15"
+MANUAL_2024 = "FPGA AI Suite IP Reference Manual (768974), 2024.2, 6 September 2024, section 2.4"
+MANUAL_2023 = "Intel FPGA AI Suite IP Reference Manual (768974), 2023.3, 1 December 2023, section 2.3"
+MODELS = "FPGA AI Suite IP Reference Manual (768974), 2025.1, section 2.1"  # see SUPPORTED_MODELS
+
+SUPPORTED_MODELS = (  # by MODELS: none of them a Transformer; INT8 only in "certain" symmetric models made by NNCF
+    "MobileNet V1",
+    "MobileNet V2",
+    "MobileNet V3",
+    "ResNet-50",
+    "UNet",
+    "YOLO v3",
+    "TinyYOLO v3",
+    "YOLO v8",
+    "SqueezeNet v1.1",
+    "I3D",
+    "Multilayer Perceptrons",
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A row of a table: the layer's name there, its limits, and the document."""
+
+    name: str
+    limits: str
+    source: str
+
+
+_CONVOLUTION = (
+    "2D: filter 1 to 28 wide and high (14 by default); 3D: also 1 to 14 deep, if it fits the filter cache; stride up "
+    "to 15, padding up to 2^16 - 1; depthwise as 2D"
+)
+_TRANSPOSED = (
+    "filter as convolution, depth 1; stride 1, 2, 4 or 8, the same both ways; padding up to the filter less one"
+)
+_MULTIPLICATION = "feature by filter or by feature; sizes are expanded where necessary; depth 1"
+
+LAYERS: dict[str, Layer] = {  # by ONNX operator
+    "Gemm": Layer("Fully connected", "", HANDBOOK),
+    "Conv": Layer("2D, 3D and depthwise convolution", _CONVOLUTION, HANDBOOK),
+    "BatchNormalization": Layer("Scale-shift", "scale and bias in the range of FP16", HANDBOOK),
+    "ConvTranspose": Layer("Deconvolution", _TRANSPOSED, HANDBOOK),
+    "Relu": Layer("ReLU", "", HANDBOOK),
+    "PRelu": Layer("pReLU", "one slope a channel, depth 1", HANDBOOK),
+    "LeakyRelu": Layer("Leaky ReLU", "one slope a tensor", HANDBOOK),
+    "Clip": Layer("Clamp", "one pair of limits a tensor", HANDBOOK),
+    "HardSigmoid": Layer("H-sigmoid", "", HANDBOOK),
+    "HardSwish": Layer("H-swish", "", HANDBOOK),
+    "Sigmoid": Layer("Sigmoid", "range of FP16", MANUAL_2024),
+    "Swish": Layer("Swish", "range of FP16", MANUAL_2024),
+    "Tanh": Layer("Tanh", "range of FP16", MANUAL_2024),
+    "MaxPool": Layer("Max pool", "window up to 13 x 13 x 13; padding 1 or 2; stride 1 to 4", MANUAL_2024),
+    "AveragePool": Layer(
+        "Average pool", "square window up to 27 x 27, depth 1 or 2; padding 1 or 2; stride 1 to 4", MANUAL_2024
+    ),
+    "Softmax": Layer("Softmax", "at most 4096 channels", MANUAL_2024),
+    "Mul": Layer("Elementwise multiplication", _MULTIPLICATION, MANUAL_2024),
+    "DepthToSpace": Layer("DepthToSpace, PixelShuffle", "block_mode blocks_first", MANUAL_2023),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How many nodes of one kind a graph has, and the row that takes them; None if no row that was read does."""
+
+    operator: str
+    nodes: int
+    layer: Layer | None
+
+
+def assess(model: onnx.ModelProto) -> list[Verdict]:
+    """Hold a graph against ``LAYERS``, operator by operator, the most frequent first.
+
+    A MatMul by a constant is a fully connected layer; one of two activations, as attention has them, is no row's. The
+    limits are for the reader to check: this looks at types alone.
+    """
+    fixed = constants(model).keys()
+
+    def operator(node: onnx.NodeProto) -> str:
+        if node.op_type != "MatMul":
+            return node.op_type
+        return "MatMul by a constant" if node.input[1] in fixed else "MatMul of two activations"
+
+    rows = LAYERS | {"MatMul by a constant": LAYERS["Gemm"]}
+    counts = Counter(operator(node) for node in model.graph.node if node.op_type != "Constant")
+    return [Verdict(name, count, rows.get(name)) for name, count in counts.most_common()]

@@ -9,6 +9,7 @@ PORT    ?= 8000
 
 PY       := .venv/bin/python
 SETUP    := .venv/.complete
+SYCL     := .venv/.sycl
 SETTINGS := _build/settings.json
 NOTEBOOKS := $(filter-out chapters/start.ipynb,$(wildcard chapters/*.ipynb))
 EXECUTED := $(NOTEBOOKS:%=_build/executed/%)
@@ -19,7 +20,7 @@ HTML     := _build/html/.complete
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # chapters measure rates: one at a time
-.PHONY: book test help setup data execute expect full address serve clean lock FORCE
+.PHONY: book test help setup sycl data execute expect full address serve clean lock FORCE
 
 book: $(HTML) ## execute, render and compare the book (PROFILE=quick|full SOURCE=auto|hub|dir|builtin)
 	@$(PY) -m lib.book compare
@@ -42,8 +43,13 @@ $(SETUP): requirements.txt constraints.txt pyproject.toml
 	$(PY) -m pip check
 	@touch $@
 
-lock: ## resolve requirements.txt anew, and write what it gave to constraints.txt, the full lock
-	$(PY) -m pip install -r requirements.txt
+sycl: $(SYCL) ## install Intel's SYCL runtime for the HLS part of chapter 7 (1.6 GB, proprietary licence)
+$(SYCL): requirements-sycl.txt constraints.txt $(SETUP)
+	$(PY) -m pip install --progress-bar on -r requirements-sycl.txt -c constraints.txt
+	@touch $@
+
+lock: ## resolve the requirements anew, SYCL's too, and write what they gave to constraints.txt, the full lock
+	$(PY) -m pip install -r requirements.txt -r requirements-sycl.txt
 	$(PY) -m pip freeze --exclude-editable > constraints.all.tmp
 	sed 's/+.*//' constraints.all.tmp > constraints.tmp  # no +cpu, no +cu: the reader's choice
 	mv constraints.tmp constraints.txt && rm constraints.all.tmp
@@ -62,7 +68,7 @@ $(SETTINGS): FORCE | $(SETUP)
 
 _build/rules/%.mk: chapters/%.ipynb | $(SETUP)
 	@$(PY) -m lib.book dependencies $< $@
-ifeq ($(filter clean help lock setup,$(MAKECMDGOALS)),)
+ifeq ($(filter clean help lock setup sycl,$(MAKECMDGOALS)),)
 include $(RULES)
 endif
 

@@ -13,6 +13,7 @@ SYCL     := .venv/.sycl
 SETTINGS := _build/settings.json
 NOTEBOOKS := $(filter-out chapters/start.ipynb,$(wildcard chapters/*.ipynb))
 EXECUTED := $(NOTEBOOKS:%=_build/executed/%)
+COMPARED := _build/executed/chapters/11_comparison.ipynb
 START    := _build/executed/chapters/start.ipynb
 RULES    := $(patsubst chapters/%.ipynb,_build/rules/%.mk,$(wildcard chapters/*.ipynb))
 STATIC   := _config.yml _toc.yml chapters chapters/_static $(wildcard chapters/*.md chapters/*.bib chapters/_static/*)
@@ -76,6 +77,9 @@ execute: $(EXECUTED) ## execute the chapters that need it
 _build/executed/chapters/%.ipynb: chapters/%.ipynb constraints.txt $(SETTINGS) | _build/rules/%.mk
 	@echo "== $*"
 	@$(PY) -m lib.book execute --profile $(PROFILE) --source $(SOURCE) $< $@
+
+# The comparison reads what the other chapters recorded, so it is executed after them.
+$(COMPARED): $(filter-out $(COMPARED),$(EXECUTED))
 
 chapter-%: $(SETUP) ## execute one chapter by its number: make chapter-02
 	@$(MAKE) --no-print-directory _build/executed/$(or $(wildcard chapters/$*_*.ipynb),$(error no chapter $*))

@@ -51,6 +51,12 @@ KEY_RESULTS = (
     "prune.*.50.int8.*.ppl_increase_pct",
     "qat.w4a8.*.ppl_increase_pct",
     "export.faults_caught",
+    "vitis.gelu_replacement.ppl_increase_pct",
+    "vitis.int8.trained.*.ppl_increase_pct",
+    "vitis.pocket.crossings_per_token",
+    "host.best_over_torch",
+    "host.c_over_ort_fp32",
+    "compare.claims.*",
 )
 
 

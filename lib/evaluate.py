@@ -13,7 +13,7 @@ import argparse
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 import torch
@@ -252,6 +252,21 @@ def summary(scores: Scores) -> dict[str, float | int]:
         "bpc_high": round(high, 5),
         "char_perplexity": round(scores.char_perplexity, 4),
         "word_perplexity": round(scores.word_perplexity, 3),
+    }
+
+
+def scores_beside(teacher: GPT, model: GPT, data: Corpus, characters: int) -> dict[str, Any]:
+    """Score a model beside the FP32 one that it was made of, for its card."""
+    block = teacher.config.block
+    fp32, route = (score_corpus(torch_logits(m), data, characters, block, block // 2) for m in (teacher, model))
+    compared = compare(fp32, route)
+    return {
+        "corpus": data.name,
+        "characters": len(route.nll),
+        "bpc": round(route.bpc, 5),
+        "fp32_bpc": round(fp32.bpc, 5),
+        "ppl_increase_pct": round(compared.ppl_increase_pct, 3),
+        "interval": [round(end, 3) for end in compared.ppl_interval],
     }
 
 

@@ -21,9 +21,12 @@ KINDS = {  # colours of Okabe and Ito's palette, light enough for black text
 
 
 def block_nodes(model: onnx.ModelProto, block: int | None) -> list[onnx.NodeProto]:
-    """Return the nodes of one block, which the TorchScript exporter names after their modules; None means all nodes."""
+    """Return the nodes of one block, which the TorchScript exporter names after their modules; None means all nodes.
+
+    Later passes give some nodes names of their own, but keep those of their outputs.
+    """
     place = "" if block is None else f"/blocks.{block}/"
-    nodes = [node for node in model.graph.node if place in node.name and node.op_type != "Constant"]
+    nodes = [n for n in model.graph.node if (place in n.name or place in n.output[0]) and n.op_type != "Constant"]
     if not nodes:
         raise BookError(f"the graph has no nodes named after block {block}; export it with dynamo=False")
     return nodes

@@ -11,15 +11,14 @@ import argparse
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from lib.checkpoint import load_shipped
 from lib.corpus import Corpus, load_stories, open_corpus
-from lib.deploy import DeployedGPT, deploy, rotate
+from lib.deploy import deploy, rotate
 from lib.errors import BookError, run_command
-from lib.evaluate import compare, score_corpus, torch_logits
+from lib.evaluate import scores_beside
 from lib.files import write_json
 from lib.gpt import GPT
 from lib.lowbit import BITS, gptq, save_quantised
@@ -80,21 +79,6 @@ class QatTrainer(Trainer):
         """Keep no best model on the way: the last one is kept, in a format of its own."""
 
 
-def scores(teacher: GPT, model: DeployedGPT, data: Corpus, characters: int) -> dict[str, Any]:
-    """Score a quantised model beside FP32, for its card."""
-    block = teacher.config.block
-    fp32, route = (score_corpus(torch_logits(m), data, characters, block, block // 2) for m in (teacher, model))
-    compared = compare(fp32, route)
-    return {
-        "corpus": data.name,
-        "characters": len(route.nll),
-        "bpc": round(route.bpc, 5),
-        "fp32_bpc": round(fp32.bpc, 5),
-        "ppl_increase_pct": round(compared.ppl_increase_pct, 3),
-        "interval": [round(end, 3) for end in compared.ppl_interval],
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m lib.qat", description="Train one of the book's models to bear few bits."
@@ -118,7 +102,7 @@ def main() -> None:
     save_quantised(path, trained, config.bits)
     row = {"step": trainer.step, "characters": trainer.step * config.characters_per_step}
     row |= {"seconds": round(trainer.seconds, 1), "val_bpc": round(trainer.validate(), 5)}
-    found = scores(teacher, trained, data, given.characters)
+    found = scores_beside(teacher, trained, data, given.characters)
     write_json(path.with_suffix(".json"), card(trainer, row) | {"scores": found})
     print(f"{path}: perplexity {found['ppl_increase_pct']:+.2f} % on {found['characters']:,} characters of {data.name}")
 

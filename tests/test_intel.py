@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import runpy
 import shutil
@@ -20,13 +21,15 @@ from lib import ROOT, ptq
 from lib.corpus import load_builtin
 from lib.errors import BookError
 from lib.evaluate import agreement, torch_logits
-from lib.export import OnnxStep, export_prefill, export_step, load_onnx, onnx_step_logits
+from lib.export import OnnxStep, constants, export_prefill, export_step, load_onnx, onnx_step_logits
 from lib.gpt import CONFIGS, GPT, GPTConfig, generate
 from lib.intel import convert, devices, measure, suite
 from lib.intel.convert import from_onnx, from_torch, load_ir, save_ir
 from lib.intel.quantise import quantise
 from lib.intel.run import Feeder, OpenVINOStep, StatefulStep, kernels, openvino_logits, openvino_step_logits
 from lib.intel.stateful import make_stateful
+from lib.offload import roofline_seconds
+from lib.partition import partition
 from lib.ptq.best import quantise_step
 from lib.text import decode, encode_prompt
 
@@ -217,7 +220,31 @@ def test_openvino_measures_a_step(folder: Path, tmp_path: Path) -> None:
 def test_the_suites_tables_take_linears_and_softmax_and_not_attention(folder: Path) -> None:
     taken = {v.operator: v.layer for v in suite.assess(load_onnx(folder / "step.onnx")[0])}
     assert taken["MatMul by a constant"].name == "Fully connected" and "4096" in taken["Softmax"].limits
+    assert taken["Add of a constant"].name == "Scale-shift"
     assert taken["MatMul of two activations"] is taken["LayerNormalization"] is taken["Gather"] is None
+    assert taken["Add of two activations"] is None
+
+
+def test_a_partition_agrees_with_the_tables_and_assumed_adds_move_over(folder: Path) -> None:
+    step = load_onnx(folder / "step.onnx")[0]
+    cuts = [partition(step, suite.operators(with_add)) for with_add in (False, True)]
+    taken = sum(v.nodes for v in suite.assess(step) if v.layer)
+    residual = 1 + 2 * NANO.n_layer  # token and position, and two in each block
+    assert [cut.layers_on_device for cut in cuts] == [taken, taken + residual]
+    linears = {
+        n for n, node in enumerate(step.graph.node) if suite.operator(node, constants(step)) == "MatMul by a constant"
+    }
+    assert len(linears) == 4 * NANO.n_layer + 1
+    assert all(cuts[0].devices()[number] == "FPGA" for number in linears)
+    sources = [suite.operators(with_add).source for with_add in (False, True)]
+    assert "assumed" not in sources[0] and sources[1].endswith("assumed: Add of two activations")
+
+
+def test_the_arria_10_reads_two_bytes_a_weight_and_says_where_its_figures_are_from() -> None:
+    overlay = suite.arria10(cpu_macs_per_s=1e9)
+    assert set(overlay.sources) == {field.name for field in dataclasses.fields(overlay)} - {"name", "sources"}
+    assert roofline_seconds(overlay, NANO, weights=17_100_000) == pytest.approx(2e-3)  # 34.2 MB at 17.1 GB/s
+    assert roofline_seconds(overlay, NANO, 0) == pytest.approx(2 * 2 * 128 * 64 / (2 * 1162 * 280e6))
 
 
 # ---- What is refused, in one sentence. ----

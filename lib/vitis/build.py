@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from lib.checkpoint import CHECKPOINTS, load_model
+from lib.checkpoint import load_model
 from lib.corpus import SOURCES, load_stories
 from lib.errors import BookError, run_command
+from lib.export import OnnxStep
 from lib.gpt import GPT
 from lib.partition import Partition
 from lib.ptq import calibration_windows, check_windows
 from lib.segments import split, write
+from lib.vitis.eightbit import load_shipped_eightbit
 from lib.vitis.quantise import cut, dpu_nodes, prepare, quantise, write_calibration
 from lib.vitis.rewrite import rewritten
 
@@ -44,18 +46,16 @@ class Built:
         return self.folder / PREPARED
 
 
-def build(model: GPT, windows: np.ndarray, folder: Path, turned: bool = True, every: int = EVERY) -> Built:
+def build(model: GPT, windows: np.ndarray, folder: Path, every: int = EVERY) -> Built:
     """Build a model for the DPU, calibrated on windows (N, block) of int64 tokens, one step in ``every``.
 
-    ``turned`` rotates the residual stream first. Raises BookError for a calibration set that is not the model's
-    (``lib.ptq.check_windows``).
+    Raises BookError for a calibration set that is not the model's (``lib.ptq.check_windows``).
     """
     check_windows(windows, model)
-    image = rewritten(model, turned)
     folder.mkdir(parents=True, exist_ok=True)
-    plain = prepare(image, folder / PREPARED)
+    plain = prepare(rewritten(model), folder / PREPARED)
     pieces = cut(plain)
-    files = write_calibration(image, windows, every, folder / "calibration")
+    files = write_calibration(OnnxStep(folder / PREPARED, threads=1), windows, every, folder / "calibration")
     quantised = quantise(folder / PREPARED, files, dpu_nodes(plain, pieces), folder / QUANTISED)
     write(folder, split(onnx.load(quantised), plain, pieces), model.config)
     return Built(folder, pieces, files)
@@ -63,15 +63,16 @@ def build(model: GPT, windows: np.ndarray, folder: Path, turned: bool = True, ev
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lib.vitis.build", description="Build a checkpoint for a DPU.")
-    default = CHECKPOINTS / "pocket_relu.safetensors"
-    parser.add_argument("--checkpoint", type=Path, default=default, help="a model, by default the shipped pocket_relu")
+    parser.add_argument("--checkpoint", type=Path, help="a model with ReLU (default: the shipped pocket_dpu)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the pieces")
     parser.add_argument("--windows", type=int, default=16, help="windows of training text to calibrate on")
     parser.add_argument("--source", choices=SOURCES, default="auto", help="where the text comes from")
     given = parser.parse_args()
-    model = load_model(given.checkpoint)
+    model = load_model(given.checkpoint) if given.checkpoint else load_shipped_eightbit()[0]
     if model.config.activation != "relu":
-        raise BookError(f"{given.checkpoint} has {model.config.activation}, which the DPU lacks; take pocket_relu")
+        raise BookError(
+            f"{given.checkpoint} has {model.config.activation}, which the DPU lacks; take one that lib.vitis.activation has taught ReLU"
+        )
     windows = calibration_windows(load_stories(given.source), given.windows, model.config.block)
     built = build(model, windows, given.out)
     print(f"{given.out}: {len(built.partition.subgraphs)} DPU subgraphs, calibrated on {len(built.files)} steps")

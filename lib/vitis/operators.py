@@ -2,20 +2,23 @@
 
 pyxir is the front end that AMD's TVM flow uses to cut graphs for its DPUs. The package index has an empty
 placeholder of it; the real one is built from source, so here it is optional. Where it can be imported
-``partition_by_pyxir`` asks it; where not, the table below answers, and ``RECORDED`` holds what the real one
-answered for five small graphs, which the table must reproduce.
+``ask_pyxir`` does; where not, the table below answers, and ``recorded`` has what the real one answered for
+five small graphs, which the table must reproduce.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Mapping
 
 import numpy as np
 import onnx
 import torch.nn as nn
+from onnx import version_converter
 from torch import Tensor
 
+from lib.errors import BookError
 from lib.partition import Operators
 
 TARGET = "DPUCZDX8G-zcu104"
@@ -64,6 +67,47 @@ def kinds(node: onnx.NodeProto, values: Mapping[str, np.ndarray]) -> tuple[str, 
 DPU = Operators("DPU", ACCEPTED, kinds, f"pyxir {RECORDED_VERSION}, target {TARGET}, recorded")
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What is said of a graph: layers on the DPU, all layers, subgraphs."""
+
+    on_dpu: int
+    layers: int
+    subgraphs: int
+
+
+def has_pyxir() -> bool:
+    """Whether the real pyxir is installed, not the placeholder of the package index."""
+    try:
+        import pyxir
+    except ImportError:
+        return False
+    return hasattr(pyxir, "partition")
+
+
+def ask_pyxir(path: Path) -> Answer:
+    """Let pyxir partition an ONNX file for the ZCU104's DPU, after converting it to opset 11, the one it reads.
+
+    Raises BookError where pyxir is absent, or cannot import the graph, as happens to every part of a Transformer
+    that is not made of convolutions.
+    """
+    if not has_pyxir():
+        raise BookError("pyxir is not installed; build it from its source, or go by the recorded table")
+    import pyxir
+    import pyxir.contrib.target.DPUCZDX8G  # noqa: F401 (importing it registers the target)
+    from pyxir.frontend.onnx import from_onnx
+
+    try:
+        graph = pyxir.partition(from_onnx(version_converter.convert_version(onnx.load(path), 11)), [TARGET])
+    except Exception as error:  # it fails with whatever the conversion of an operator raises
+        raise BookError(
+            f"pyxir cannot import {path.name} ({type(error).__name__}: {error}); rewrite the graph"
+        ) from None
+    layers = graph.get_layers()
+    taken = [layer for layer in layers if layer.target == TARGET]
+    return Answer(len(taken), len(layers), len({layer.subgraph for layer in taken}))
+
+
 # ---- The five small graphs whose partitions are recorded. ----
 
 
@@ -87,13 +131,11 @@ class Gram(nn.Module):
 
 @dataclass(frozen=True)
 class Recorded:
-    """A small graph and what pyxir 0.3.5 answered for it: layers on the DPU, all layers, subgraphs."""
+    """A small graph, the shape of its input, and what pyxir 0.3.5 answered for it."""
 
     module: nn.Module
     shape: tuple[int, ...]
-    on_dpu: int
-    layers: int
-    subgraphs: int
+    answer: Answer
 
 
 def recorded() -> dict[str, Recorded]:
@@ -109,9 +151,9 @@ def recorded() -> dict[str, Recorded]:
     )
     mlp = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16))
     return {
-        "cnn": Recorded(cnn, (1, 3, 18, 18), 7, 11, 1),
-        "mlp": Recorded(mlp, (1, 16), 2, 6, 1),
-        "ffn_conv": Recorded(FeedForwardConv(16), (1, 16, 1, 1), 6, 7, 1),
-        "softmax": Recorded(nn.Softmax(dim=1), (1, 16), 0, 2, 0),
-        "gram": Recorded(Gram(), (1, 8, 16), 0, 3, 0),
+        "cnn": Recorded(cnn, (1, 3, 18, 18), Answer(7, 11, 1)),
+        "mlp": Recorded(mlp, (1, 16), Answer(2, 6, 1)),
+        "ffn_conv": Recorded(FeedForwardConv(16), (1, 16, 1, 1), Answer(6, 7, 1)),
+        "softmax": Recorded(nn.Softmax(dim=1), (1, 16), Answer(0, 2, 0)),
+        "gram": Recorded(Gram(), (1, 8, 16), Answer(0, 3, 0)),
     }

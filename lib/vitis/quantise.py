@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+import torch.nn as nn
 from onnxruntime.quantization import CalibrationDataReader, QuantType
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from tqdm import tqdm
@@ -54,11 +55,12 @@ def cut(prepared: onnx.ModelProto) -> Partition:
     return partition(prepared, DPU, needs=WORTHWHILE)
 
 
-def write_calibration(model: ImageGPT, windows: np.ndarray, every: int, folder: Path) -> list[Path]:
-    """Step through windows (N, T) of int64 tokens and write one step in ``every`` as a file; return the files.
+def write_calibration(model: nn.Module, windows: np.ndarray, every: int, folder: Path) -> list[Path]:
+    """Step a model through windows (N, T) of int64 tokens and write one step in ``every`` as a file; return the files.
 
-    Later windows are sampled at other positions, so that all of a window's positions come up. Raises BookError
-    for windows that are empty.
+    Each window is sampled at other positions, none more often than in the text: the first position of a window has
+    values larger than any other's, and ranges made for it are too wide for all the rest. Raises BookError for
+    windows that are empty.
     """
     if not windows.size:
         raise BookError("the calibration set is empty; give windows (N, T) of training text")
@@ -69,7 +71,7 @@ def write_calibration(model: ImageGPT, windows: np.ndarray, every: int, folder: 
             cache = model.empty_cache()
             for place, token in enumerate(window):
                 feed = torch.tensor([token]), torch.tensor(place), cache
-                if place == 0 or (place + number) % every == 0:
+                if (place + number) % every == 0:
                     files.append(folder / f"{number:03d}_{place:03d}.npz")
                     with atomic_write(files[-1]) as file:
                         arrays = dict(zip(("token", "position", "cache"), (part.numpy() for part in feed)))

@@ -2,8 +2,7 @@
 
 Four rewrites that change nothing but the order of summation:
 
-* ``folded``: LayerNorm's gain and bias move into the Linear behind it, and the scores' 1/sqrt(D) into
-  the query's rows, so that what is left of both has no parameters;
+* ``folded``: LayerNorm's gain and bias move into the Linear behind it, and what is left has no parameters;
 * a Linear becomes a 1x1 convolution, and the residual stream an image of one pixel: (B, C, 1, 1);
 * q, k and v leave one convolution side by side, and a Reshape tells them apart: no Split;
 * the residual add follows the convolution whose output it adds, with nothing in between.
@@ -63,10 +62,6 @@ class ImageAttention(nn.Module):
         attention = block.attention
         self.n_head, self.head_width = attention.n_head, attention.head_width
         self.qkv, self.out = convolution(attention.qkv), convolution(attention.out)
-        queries = slice(attention.out.in_features)
-        with torch.no_grad():  # the scores' scale, once and for all
-            self.qkv.weight[queries] *= self.head_width**-0.5
-            self.qkv.bias[queries] *= self.head_width**-0.5
 
     def forward(self, x: Tensor, position: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
         """Attend from x (B, C, 1, 1) to a cache (2, B, H, S, D); return (B, C, 1, 1), not yet added, and the cache."""
@@ -74,7 +69,7 @@ class ImageAttention(nn.Module):
         slots = torch.arange(cache.shape[3], device=x.device)  # (S,)
         new = torch.stack((parts[:, 1], parts[:, 2]))  # (2, B, H, 1, D)
         cache = torch.where((slots == position)[:, None], new, cache)
-        scores = parts[:, 0] @ cache[0].transpose(2, 3)  # (B, H, 1, S)
+        scores = parts[:, 0] @ cache[0].transpose(2, 3) * self.head_width**-0.5  # (B, H, 1, S)
         weights = scores.masked_fill(~(slots <= position), float("-inf")).softmax(dim=3)
         y = weights @ cache[1]  # (B, H, 1, D)
         return self.out(y.reshape(x.shape)), cache
@@ -119,9 +114,12 @@ class ImageGPT(nn.Module):
     empty_cache = GPT.empty_cache
 
 
-def rewritten(model: GPT, turned: bool = False) -> ImageGPT:
-    """Return ``model`` in the form that a DPU takes most of; its activation stays what it is."""
-    return ImageGPT(folded(model, turned)).eval()
+def rewritten(model: GPT) -> ImageGPT:
+    """Return ``model`` in the form that a DPU takes most of; its activation stays what it is.
+
+    A deployed model is taken as folded already, as ``folded`` and ``lib.vitis.eightbit`` return it.
+    """
+    return ImageGPT(model if isinstance(model, DeployedGPT) else folded(model)).eval()
 
 
 # ---- The rewrites, one at a time, each beside what it replaces. ----

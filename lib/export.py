@@ -354,7 +354,7 @@ def static_logits(run: Logits, signature: Signature) -> Logits:
 class OnnxStep(nn.Module):
     """An exported step graph in ONNX Runtime, in the place of a model for ``lib.gpt.generate`` and ``Stepper``."""
 
-    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], threads: int | None = None, spin: bool = False) -> None:
         super().__init__()
         model, signature = load_onnx(path)
         if signature.kind != "step":
@@ -362,7 +362,7 @@ class OnnxStep(nn.Module):
         cache = next(_shape(value) for value in model.graph.input if value.name == "cache")
         layers, _, self.batch, heads, block, width = cache
         self.config = GPTConfig(layers, heads, heads * width, block, signature.vocab)
-        self.session = session(path, threads)
+        self.session = session(path, threads, spin)
 
     def empty_cache(self, batch: int | None = None) -> Tensor:
         """Return a zero KV cache (L, 2, B, H, S, D); B is the graph's own."""

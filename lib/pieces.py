@@ -18,12 +18,16 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Piece:
-    """One segment: its device, its file's stem, and the tensors it takes from and gives to the others."""
+    """One segment: its device, its file's stem, and the tensors it takes from and gives to the others.
+
+    points: of the integer tensors among these, the fix point f, the scale being 2^-f.
+    """
 
     device: str
     name: str
     inputs: list[str]
     outputs: list[str]
+    points: dict[str, int]
 
 
 def read(folder: Path, config: GPTConfig | None = None) -> tuple[list[Piece], GPTConfig]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnx.utils import Extractor
 
 from lib.errors import BookError
-from lib.export import save_onnx
+from lib.export import constants, save_onnx
 from lib.files import sha256, write_json
 from lib.gpt import GPTConfig
 from lib.graph import fixed_values
@@ -77,6 +78,21 @@ def with_own_dequantisers(model: onnx.ModelProto, segments: dict[str, int]) -> o
     return copy
 
 
+def fix_points(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the fix point of every quantised activation, whose scale is 2 to its negative.
+
+    BookError for a scale that is no power of two.
+    """
+    values, points = constants(model), {}
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear":
+            exponent = -np.log2(values[node.input[1]])
+            if exponent != np.rint(exponent):
+                raise BookError(f"{node.name} has a scale that is no power of two; quantise with lib.vitis.quantise")
+            points[node.output[0]] = int(exponent)
+    return points
+
+
 def split(model: onnx.ModelProto, plain: onnx.ModelProto, cut: Partition) -> list[tuple[Piece, onnx.ModelProto]]:
     """Cut ``model`` along ``cut``, the partition of the graph ``plain`` that it came from."""
     segments = assign(model, plain, cut)
@@ -89,12 +105,14 @@ def split(model: onnx.ModelProto, plain: onnx.ModelProto, cut: Partition) -> lis
         for name in node.input:
             if name in makers and node.name in segments:
                 readers.setdefault(name, set()).add(segments[node.name])
+    scales = fix_points(whole)
     extractor, pieces = Extractor(whole), []
     for number, segment in enumerate(cut.segments):
         inputs = [t for t, maker in makers.items() if maker != number and number in readers.get(t, ())]
         outputs = [t for t, maker in makers.items() if maker == number and readers.get(t, set()) - {number}]
         if outputs:
-            piece = Piece(segment.device, f"{number:02d}_{segment.device.lower()}", inputs, outputs)
+            points = {name: scales[name] for name in (*inputs, *outputs) if name in scales}
+            piece = Piece(segment.device, f"{number:02d}_{segment.device.lower()}", inputs, outputs, points)
             pieces.append((piece, extractor.extract_model(inputs, outputs)))
     return pieces
 

@@ -113,14 +113,6 @@ CHANGE = (
     ),
 )
 
-NEW_PROJECTS = (
-    "A new project cannot build on the commands of section 5.4: they need oneAPI 2025.0, the last release with the "
-    "FPGA support package, and the headers of the 2026.2 runtime used here no longer have the FPGA's device selectors. "
-    "SYCL for FPGAs has become Altera's, and what Altera documents is the way to an IP core that Quartus puts into a "
-    "larger design. Hence a kernel that is a plain C++ function, as here: only the few lines around it depend on a "
-    "vendor."
-)
-
 
 # ---- The programs. ----
 

@@ -97,7 +97,7 @@ def test_every_engine_writes_the_same_text(random_model: Callable[..., GPT], tmp
     with cpu.CStep(library, cpu.pack(model, tmp_path / "model.bin")) as step:
         contenders: Sequence[Contender] = [
             bench.torch_contender(model),
-            bench.torch_kv_contender(model),
+            bench.model_contender(model),
             bench.onnx_contender(tmp_path / "step.onnx"),
             bench.c_contender(step),
         ]

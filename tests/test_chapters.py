@@ -18,6 +18,37 @@ EXECUTED = [path for path in CHAPTERS if path.stem != book.START]
 ALT_TEXT_LIMIT = 250
 
 
+HOSTS = "torch torch_kv ort_fp32 ort_int8 openvino_fp32 openvino_int8 openvino_stateful c_fp32 c_int8".split()
+PROMISED = {
+    *(f"compare.claims.{verdict}" for verdict in ("reproduced", "corrected", "cited")),
+    *(
+        f"vitis.{graph}.{count}"
+        for graph in ("mlp", "cnn", "ffn_conv", "rewritten_block")
+        for count in ("layers_on_dpu", "layers", "subgraphs")
+    ),
+    *(
+        f"vitis.{config}.{figure}"
+        for config in ("pocket", "report")
+        for figure in ("crossings_per_token", "modelled_ms_per_token", "roofline_ms_per_token")
+    ),
+    *(
+        f"ladder.{rung}.{figure}"
+        for rung in ("openvino_fp32", "openvino_int8", "openvino_stateful", "vart_host")
+        for figure in ("max_abs_err", "agreement")
+    ),
+    *(
+        f"host.{route}.{figure}"
+        for route in HOSTS
+        for figure in ("tokens_per_s", "p50_us", "p99_us", "max_us", "first_token_ms")
+    ),
+    "vitis.gelu_replacement.ppl_increase_pct",
+    "vitis.host_text_equal",
+    "host.best_over_torch",
+    "host.c_over_ort_fp32",
+    "host.c_text_equal",
+}
+
+
 def load(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
@@ -87,6 +118,7 @@ def test_collected_results_hold_the_records_the_book_promises() -> None:
     assert {name: results[name]["value"] for name in promised} == promised
     assert results["model.pocket.kv_cache_max_abs_err"]["value"] < 1e-5
     assert {"data.prepare.mb_per_s", "baseline.pocket.stories.bpc", "book.seconds.02_data"} <= set(results)
+    assert PROMISED <= set(results)
     assert all(set(entry) == {"value", "unit", "provenance", "chapter"} for entry in results.values())
 
 

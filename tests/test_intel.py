@@ -21,12 +21,12 @@ from lib import ROOT, ptq
 from lib.corpus import load_builtin
 from lib.errors import BookError
 from lib.evaluate import agreement, torch_logits
-from lib.export import OnnxStep, constants, export_prefill, export_step, load_onnx, onnx_step_logits
+from lib.export import OnnxStep, constants, export_prefill, export_step, load_onnx, onnx_step_logits, step_logits
 from lib.gpt import CONFIGS, GPT, GPTConfig, generate
 from lib.intel import convert, devices, measure, suite
 from lib.intel.convert import from_onnx, from_torch, load_ir, save_ir
 from lib.intel.quantise import quantise
-from lib.intel.run import Feeder, OpenVINOStep, StatefulStep, kernels, openvino_logits, openvino_step_logits
+from lib.intel.run import Feeder, OpenVINOStep, StatefulStep, kernels, openvino_logits
 from lib.intel.stateful import make_stateful
 from lib.offload import roofline_seconds
 from lib.partition import partition
@@ -92,7 +92,7 @@ def test_steps_equal_the_full_pass_with_the_cache_outside_and_inside(
     model: GPT, folder: Path, windows: np.ndarray
 ) -> None:
     for name, kind in (("step", OpenVINOStep), ("stateful", StatefulStep)):
-        route = openvino_step_logits(kind(folder / f"{name}.xml"))
+        route = step_logits(kind(folder / f"{name}.xml"))
         assert error(route, model, windows[:2]) < 1e-4, name  # two windows: the cache is emptied in between
 
 
@@ -135,7 +135,7 @@ def test_the_step_graph_of_the_best_recipe_has_the_integers_of_its_full_pass(
     assert load_ir(tmp_path / "step.xml")[1].precision == "int8"
     linears = {kind for kernel, kind in kernels(tmp_path / "step.xml") if kernel == "FullyConnected"}
     assert linears and linears <= {"u8", "i8"}  # each on integers
-    assert agreement(by_window, openvino_step_logits(OpenVINOStep(tmp_path / "step.xml"))(windows[:2])) > 0.95
+    assert agreement(by_window, step_logits(OpenVINOStep(tmp_path / "step.xml"))(windows[:2])) > 0.95
 
 
 def test_the_card_says_what_the_weights_are_stored_in(model: GPT, folder: Path, windows: np.ndarray) -> None:

@@ -140,7 +140,9 @@ def test_the_timeline_adds_up_and_can_be_turned_round(step: onnx.ModelProto) -> 
     assert all(a.start + a.seconds == pytest.approx(b.start) for a, b in zip(spans, spans[1:]))
     total = offload.token_seconds(OVERLAY, counted)
     assert spans[-1].start + spans[-1].seconds == pytest.approx(total)
-    assert sum(span.device == offload.CROSSING for span in spans) == cut.crossings
+    assert sum(span.device == offload.CROSSING for span in spans) == cut.crossings == offload.crossings(counted)
+    weights, attention = 2 * 12 * 32 * 32 + 97 * 32, 2 * 2 * 32 * 16
+    assert offload.cpu_only_seconds(OVERLAY, counted) == pytest.approx((weights + attention) / 1e6)
     assert offload.crossing_for(OVERLAY, counted, total) == pytest.approx(OVERLAY.crossing_s)
     assert offload.token_seconds(OVERLAY.with_crossing(2e-3), counted) == pytest.approx(total + 1e-3 * cut.crossings)
     for refused in (lambda: offload.crossing_for(OVERLAY, counted, 1e-9), lambda: OVERLAY.with_crossing(float("nan"))):

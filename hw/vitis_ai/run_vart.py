@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that it runs from any folder
@@ -42,12 +41,11 @@ def main() -> None:
 
     prompt = encode_prompt(given.prompt)
     model = DPUStep(given.model, given.runner, threads=1)
-    start = time.perf_counter()
-    tokens = list(generate(model, prompt, given.length, given.temperature, given.top_k, given.seed))
-    seconds = time.perf_counter() - start
+    tokens = generate(model, prompt, given.length, given.temperature, given.top_k, given.seed)
     print(given.prompt + decode(tokens))
-    steps = len(prompt) + len(tokens) - 1
-    print(f"[{model.runtime}: {steps / seconds:.0f} tokens/s with the prompt's {len(prompt)}]", file=sys.stderr)
+    cpu, dpu = (1e3 * model.seconds[device] / max(1, model.steps) for device in ("CPU", "DPU"))
+    parts = f"each {cpu:.2f} ms on the CPU, {dpu:.2f} ms for the DPU with its {2 * model.subgraphs} crossings"
+    print(f"[{model.runtime}: {model.steps} steps, {parts}]", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -177,14 +177,3 @@ def openvino_logits(
         return request.get_tensor("logits").data.copy()
 
     return static_logits(run, Signature("prefill", batch, time, card.config.vocab))
-
-
-def openvino_step_logits(model: _Step) -> Logits:
-    """Make a route of a model that steps, of batch 1: one window after another, one token at a time."""
-    feeder = Feeder(model)
-
-    def window(tokens: np.ndarray) -> np.ndarray:
-        feeder.reset()
-        return np.stack([feeder.feed(token) for token in tokens.tolist()])
-
-    return lambda tokens: np.stack([window(row) for row in tokens])

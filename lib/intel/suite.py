@@ -3,10 +3,11 @@
 Sources, in the order of their rows: ``HANDBOOK`` down to H-swish, ``MANUAL_2024`` from Sigmoid to the elementwise
 multiplication, ``MANUAL_2023`` for DepthToSpace. Each table was read as far as a public copy holds it; the handbook's
 own rows from Sigmoid on, and whatever any table lists after DepthToSpace, could not be read and are left out. So
-elementwise addition is absent below although ResNet-50, which needs it, is among the suite's supported models: it is
-unknown, not refused, and ``operators`` takes it either way. The tables name layers, not ONNX operators: the mapping is
-this book's. An architecture file may enable fewer layers than the tables list; what is not supported becomes a
-subgraph for the CPU (Handbook, section 7.4.3.2). Only the suite's own compiler has the last word.
+elementwise addition is absent below although ResNet-50, which needs it, is among the suite's supported models (the
+manual's 2025.1, section 2.1; none of them is a Transformer): it is unknown, not refused, and ``operators`` takes it
+either way. The tables name layers, not ONNX operators: the mapping is this book's. An architecture file may enable
+fewer layers than the tables list; what is not supported becomes a subgraph for the CPU (Handbook, section 7.4.3.2).
+Only the suite's own compiler has the last word.
 """
 
 from __future__ import annotations
@@ -25,22 +26,6 @@ from lib.partition import Operators
 HANDBOOK = "FPGA AI Suite Handbook (863373), 2025.3, 21 November 2025, section 6.2.1, Table 15"
 MANUAL_2024 = "FPGA AI Suite IP Reference Manual (768974), 2024.2, 6 September 2024, section 2.4"
 MANUAL_2023 = "Intel FPGA AI Suite IP Reference Manual (768974), 2023.3, 1 December 2023, section 2.3"
-MODELS = "FPGA AI Suite IP Reference Manual (768974), 2025.1, section 2.1"  # see SUPPORTED_MODELS
-
-SUPPORTED_MODELS = (  # by MODELS: none of them a Transformer; INT8 only in "certain" symmetric models made by NNCF
-    "MobileNet V1",
-    "MobileNet V2",
-    "MobileNet V3",
-    "ResNet-50",
-    "UNet",
-    "YOLO v3",
-    "TinyYOLO v3",
-    "YOLO v8",
-    "SqueezeNet v1.1",
-    "I3D",
-    "Multilayer Perceptrons",
-)
-
 PERFORMANCE = "FPGA AI Suite IP Reference Manual (768974), 2024.1, section 2.2"
 CARD = "Intel PAC with Arria 10 GX, data sheet (DS-1054)"
 A10_FP16_PERFORMANCE = {"alm": 84_200, "ff": 254_000, "m20k": 1_482, "dsp": 1_162}  # by PERFORMANCE
@@ -153,7 +138,8 @@ def arria10(cpu_macs_per_s: float, crossing_s: float = 50e-6) -> Overlay:
             "macs_per_cycle": f"assumed: two for each DSP block of {PERFORMANCE}",
             "clock_hz": PERFORMANCE,
             "pixels": "assumed: one pixel keeps every multiplier busy",
-            "bytes_per_s": f"one bank of DDR4-2133, {CARD}; halved, since lib.offload counts a byte a value and FP16 has two",
+            "bytes_per_s": f"assumed: one of two banks of DDR4-2133, {CARD}; halved, as FP16 has two bytes and "
+            "lib.offload counts one",
             "crossing_s": "assumed",
             "cpu_macs_per_s": "the caller's",
         },

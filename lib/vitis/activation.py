@@ -37,7 +37,7 @@ class ActivationConfig(TrainConfig):
 
 
 # What the shipped ``pocket_relu`` was made with.
-RELU = ActivationConfig("pocket", 2400, 16, 1, 1.5e-3, 1e-5, 40, eval_every=200, bf16="on")
+RELU = ActivationConfig("pocket", steps=2400, batch=16, lr=1.5e-3, min_lr=1e-5, warmup=40, eval_every=200, bf16="on")
 
 
 def with_activation(model: GPT, activation: str) -> GPT:

@@ -1,4 +1,4 @@
-"""Which DPU: the figures of a B4096 on the ZCU104, and the check that a board's ``arch.json`` means the same.
+"""Which DPU: the name and fingerprint of the ZCU104's B4096, and the check that an ``arch.json`` means the same.
 
     python -m lib.vitis.arch /opt/vitis_ai/compiler/arch/DPUCZDX8G/ZCU104/arch.json
 

@@ -36,7 +36,7 @@ from lib.ptq import calibration_windows
 from lib.train import Place, TrainConfig, Trainer, add_options, card, option, override, place, run
 from lib.vitis.rewrite import folded
 
-CANDIDATES = 3  # exponents tried below the one that clips nothing
+CANDIDATES = 3  # fix points tried, from the one that clips nothing upwards
 
 
 class Fix(nn.Module):
@@ -127,7 +127,9 @@ class EightbitConfig(TrainConfig):
 
 
 # What the shipped ``pocket_dpu`` was made with.
-EIGHTBIT = EightbitConfig("pocket", 700, 16, 1, 2e-4, 2e-6, 30, weight_decay=0.0, eval_every=100, bf16="on")
+EIGHTBIT = EightbitConfig(
+    "pocket", steps=700, batch=16, lr=2e-4, min_lr=2e-6, warmup=30, weight_decay=0.0, eval_every=100, bf16="on"
+)
 
 
 class EightbitTrainer(Trainer):

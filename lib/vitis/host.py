@@ -7,6 +7,7 @@ the stand-in of ``lib.vitis.vart`` runs their ONNX files. The CPU's pieces run i
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ def runtime(name: str = "auto") -> tuple[Any, Any, str]:
 class CPUPiece:
     """A stretch of the graph on the CPU, in ONNX Runtime."""
 
+    device = "CPU"
+
     def __init__(self, piece: Piece, path: Path, threads: int | None) -> None:
         self.piece, self.session = piece, session(path, threads)
 
@@ -60,6 +63,8 @@ class CPUPiece:
 class DPUPiece:
     """One subgraph on the DPU: a runner, and the buffers it reads and fills, allocated once."""
 
+    device = "DPU"
+
     def __init__(self, piece: Piece, path: Path, xir: Any, vart: Any) -> None:
         graph = xir.Graph.deserialize(str(path))
         children = graph.get_root_subgraph().toposort_child_subgraph()
@@ -68,9 +73,8 @@ class DPUPiece:
             raise BookError(f"{path} has {len(found)} DPU subgraphs instead of one; compile it again")
         self.graph = graph  # the runner reads from it as long as it lives
         self.runner = vart.Runner.create_runner(found[0], "run")
-        self.inputs = _buffers(piece.inputs, self.runner.get_input_tensors(), path)
-        self.outputs = _buffers(piece.outputs, self.runner.get_output_tensors(), path)
-        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.inputs = _buffers(piece.inputs, piece.points, self.runner.get_input_tensors(), path)
+        self.outputs = _buffers(piece.outputs, piece.points, self.runner.get_output_tensors(), path)
 
     def run(self, tensors: dict[str, np.ndarray]) -> None:
         """Copy this piece's inputs to their buffers, run the DPU, and put its outputs into ``tensors``."""
@@ -82,11 +86,11 @@ class DPUPiece:
             tensors[name] = buffer.transpose(0, 3, 1, 2)
 
 
-def _buffers(names: list[str], tensors: list[Any], path: Path) -> dict[str, np.ndarray]:
+def _buffers(names: list[str], points: dict[str, int], tensors: list[Any], path: Path) -> dict[str, np.ndarray]:
     """Allocate a buffer for each tensor, in the runner's order, under the names that the manifest gives them.
 
-    The compiler may put something behind a tensor's name; BookError if the names cannot be told apart, since
-    then the file is of another model.
+    The compiler may put something behind a tensor's name. BookError if the names cannot be told apart, or if a
+    tensor has another shape or another scale than the manifest says: then the file is of another model.
     """
     buffers = {}
     for tensor in tensors:
@@ -99,6 +103,8 @@ def _buffers(names: list[str], tensors: list[Any], path: Path) -> dict[str, np.n
             raise BookError(
                 f"{path} has a tensor of {tensor.dims}, which is no image of one pixel: another model's file"
             )
+        if tensor.get_attr("fix_point") != points[fitting[0]]:
+            raise BookError(f"{path} scales {tensor.name} by 2^-{tensor.get_attr('fix_point')}: another model's file")
         buffers[fitting[0]] = np.zeros(tensor.dims, dtype=np.int8)
     if len(buffers) != len(names):
         raise BookError(f"{path} has {len(buffers)} tensors where {len(names)} are expected: another model's file")
@@ -111,7 +117,7 @@ class DPUStep(nn.Module):
     def __init__(
         self, folder: Path, runner: str = "auto", config: GPTConfig | None = None, threads: int | None = None
     ) -> None:
-        """Open every piece. Raises BookError as ``lib.segments.read`` and ``runtime`` do."""
+        """Open every piece. Raises BookError as ``lib.pieces.read`` and ``runtime`` do."""
         super().__init__()
         pieces, self.config = read(folder, config)
         xir, vart, self.runtime = runtime(runner)
@@ -122,12 +128,21 @@ class DPUStep(nn.Module):
             else DPUPiece(piece, folder / f"{piece.name}.{suffix}", xir, vart)
             for piece in pieces
         ]
+        self.steps = 0
+        self.seconds = {"CPU": 0.0, "DPU": 0.0}  # spent in the pieces of either device, crossings counted with the DPU
+
+    @property
+    def subgraphs(self) -> int:
+        return sum(piece.device == "DPU" for piece in self.pieces)
 
     def step(self, token: Tensor, position: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
         """Advance by one token, as ``GPT.step``, for one sequence."""
         tensors = {"token": token.numpy(), "position": position.numpy(), "cache": cache.numpy()}
         for piece in self.pieces:
+            start = time.perf_counter()
             piece.run(tensors)
+            self.seconds[piece.device] += time.perf_counter() - start
+        self.steps += 1
         return torch.from_numpy(tensors["logits"]), torch.from_numpy(tensors["new_cache"])
 
     def empty_cache(self, batch: int = 1) -> Tensor:

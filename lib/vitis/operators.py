@@ -56,8 +56,9 @@ def kinds(node: onnx.NodeProto, values: Mapping[str, np.ndarray]) -> tuple[str, 
         bias = len(node.input) > 2 and node.input[2] != ""
         return (_WITH_BIAS[node.op_type], "BiasAdd") if bias else (_WITH_BIAS[node.op_type],)
     if node.op_type in _ELEMENTWISE:
-        constant = any(name in values for name in node.input)
-        return (_ELEMENTWISE[node.op_type],) if constant else ("Eltwise",) if node.op_type == "Add" else (node.op_type,)
+        if any(name in values for name in node.input):
+            return (_ELEMENTWISE[node.op_type],)
+        return ("Eltwise",) if node.op_type == "Add" else (node.op_type,)
     if node.op_type == "Clip":
         ends = [float(values[name]) for name in node.input[1:] if name in values]
         return ("ReLU6",) if ends == [0.0, 6.0] else ("Clip",)

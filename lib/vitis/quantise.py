@@ -112,6 +112,6 @@ def quantise(prepared: Path, files: list[Path], nodes: list[str], path: Path, co
     return path
 
 
-def dpu_nodes(graph: onnx.ModelProto, partition: Partition) -> list[str]:
+def dpu_nodes(graph: onnx.ModelProto, pieces: Partition) -> list[str]:
     """Name the nodes of a partition that run on the DPU."""
-    return [graph.graph.node[number].name for subgraph in partition.subgraphs for number in subgraph.nodes]
+    return [graph.graph.node[number].name for subgraph in pieces.subgraphs for number in subgraph.nodes]

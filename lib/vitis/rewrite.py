@@ -160,7 +160,7 @@ class Viewed(Chunked):
 
 
 @dataclass(frozen=True)
-class Piece:
+class Rewrite:
     """Something of the model before and after a rewrite: both map vectors (B, width) to vectors."""
 
     before: nn.Module
@@ -168,23 +168,25 @@ class Piece:
     width: int
 
 
-def pieces(model: GPT) -> dict[str, list[Piece]]:
+def rewrites(model: GPT) -> dict[str, list[Rewrite]]:
     """Return, for each rewrite, every place in ``model`` where it is applied."""
     before, after, width = deploy(model), folded(model), model.config.n_embd
     layernorms = [
-        Piece(nn.Sequential(norm, linears(before)[name]), nn.Sequential(bare, linears(after)[name]), width)
+        Rewrite(nn.Sequential(norm, linears(before)[name]), nn.Sequential(bare, linears(after)[name]), width)
         for (norm, name), (bare, _) in zip(norm_pairs(before), norm_pairs(after))
     ]
-    convolutions = [Piece(linear, Flat(convolution(linear)), linear.in_features) for linear in linears(after).values()]
-    splits = [Piece(Chunked(block.attention.qkv), Viewed(block.attention.qkv), width) for block in after.blocks]
+    convolutions = [
+        Rewrite(linear, Flat(convolution(linear)), linear.in_features) for linear in linears(after).values()
+    ]
+    splits = [Rewrite(Chunked(block.attention.qkv), Viewed(block.attention.qkv), width) for block in after.blocks]
     return {"layernorm_folded": layernorms, "linear_as_convolution": convolutions, "qkv_without_split": splits}
 
 
-def difference(piece: Piece, folder: Path) -> float:
+def difference(rewrite: Rewrite, folder: Path) -> float:
     """Export both sides, run both files in ONNX Runtime on the same normalised vectors: the largest difference."""
-    x = F.layer_norm(torch.randn(64, piece.width, generator=torch.Generator().manual_seed(0)), (piece.width,))
+    x = F.layer_norm(torch.randn(64, rewrite.width, generator=torch.Generator().manual_seed(0)), (rewrite.width,))
     outputs = []
-    for name, module in (("before", piece.before), ("after", piece.after)):
+    for name, module in (("before", rewrite.before), ("after", rewrite.after)):
         path = export_part(module, x, folder / f"{name}.onnx", tolerance=None)
         outputs.append(session(path, threads=1).run(["y"], {"x": x.numpy()})[0])
     return float(np.abs(outputs[0] - outputs[1]).max())

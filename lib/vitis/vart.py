@@ -76,8 +76,9 @@ class Runner:
             raise BookError("a runner takes a DPU subgraph, not the graph's root; choose one of its children")
         model = onnx.load(subgraph.path)
         self._session = session(subgraph.path, threads=1)
-        self._inputs = [_tensor(value, model, made=False) for value in model.graph.input]
-        self._outputs = [_tensor(value, model, made=True) for value in model.graph.output]
+        points = _points(model)
+        self._inputs = [_tensor(value, points) for value in model.graph.input]
+        self._outputs = [_tensor(value, points) for value in model.graph.output]
         self._jobs: dict[int, tuple[list[np.ndarray], list[np.ndarray]]] = {}
         self._issued = 0
 
@@ -123,14 +124,15 @@ class Runner:
         return 0
 
 
-def _tensor(value: onnx.ValueInfoProto, model: onnx.ModelProto, made: bool) -> Tensor:
-    """Describe an int8 input or output: its scale 2^-fix_point stands at the quantiser next to it."""
+def _tensor(value: onnx.ValueInfoProto, points: dict[str, int]) -> Tensor:
+    """Describe an int8 input or output as a DPU would, in its order of dims."""
     n, c, h, w = (dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
-    slot = "output" if made else "input"
-    quantiser = next(node for node in model.graph.node if getattr(node, slot)[0] == value.name)
-    exponent = -np.log2(constants(model)[quantiser.input[1]])
-    if exponent != np.rint(exponent):
-        raise BookError(
-            f"{value.name} has a scale that is no power of two; quantise for the DPU with lib.vitis.quantise"
-        )
-    return Tensor(value.name, [n, h, w, c], int(exponent))
+    return Tensor(value.name, [n, h, w, c], points[value.name])
+
+
+def _points(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the fix points of a piece's integer tensors, from the quantiser next to each."""
+    values = constants(model)
+    integers = {node.output[0]: node for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    integers |= {node.input[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    return {name: int(-np.log2(values[node.input[1]])) for name, node in integers.items()}

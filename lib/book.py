@@ -163,6 +163,7 @@ def execute(notebook: Path, output: Path, profile: str, source: str) -> None:
     failed = BUILD / "failed" / notebook.name
     failed.parent.mkdir(parents=True, exist_ok=True)
     parameters = {"profile": check_profile(profile), "source": source}
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # PyTorch's threads must not spin where a core has other work
     quiet = ["--IPKernelApp.log_level=40"]
     try:
         node = papermill.execute_notebook(

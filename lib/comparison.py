@@ -195,7 +195,9 @@ _EXACT = ("torch", "torch_kv", "ort_fp32", "openvino_fp32", "openvino_stateful",
 _QUALITY = {
     "ort_int8": "ptq.best.{text}.ppl_increase_pct",
     "openvino_int8": "openvino.int8.{text}.ppl_increase_pct",
+    "openvino_stateful_int8": "openvino.int8.{text}.ppl_increase_pct",
     "c_int8": "host.c_int8.{text}.ppl_increase_pct",
+    "Arria 10, FPGA AI Suite": "openvino.fp16.{text}.ppl_increase_pct",
     "ZCU104, DPU": "vitis.int8.trained.powers_of_two.{text}.ppl_increase_pct",
     "open RTL core": "silicon.golden.pocket.{text}.ppl_increase_pct",
 }

@@ -20,10 +20,11 @@ from lib.errors import BookError, run_command  # noqa: E402
 
 def main() -> None:
     try:
-        from lib.gpt import CONFIGS, generate
+        from lib.gpt import CONFIGS
         from lib.intel.convert import load_ir
         from lib.intel.run import STEPS
-        from lib.text import decode, encode_prompt
+        from lib.program import add_generation, continued
+        from lib.text import encode_prompt
     except ImportError as error:
         raise BookError(
             f"a package is missing ({error}); run this with the book's .venv/bin/python, or pip install it"
@@ -32,17 +33,13 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="the .xml of a step IR, or of a stateful one")
     parser.add_argument("--config", choices=CONFIGS, default="pocket", help="the model it must hold (pocket)")
     parser.add_argument("--device", default="CPU", help="CPU, FPGA, HETERO:FPGA,CPU, ... (CPU)")
-    parser.add_argument("--prompt", default="Once upon a time", help="what the text starts with")
-    parser.add_argument("--length", type=int, default=200, help="characters to write (200)")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (0)")
-    parser.add_argument("--top-k", type=int, help="sample from so many likeliest characters (all)")
-    parser.add_argument("--seed", type=int, default=0, help="of the sampling (0)")
+    add_generation(parser)
     parser.add_argument("--async", dest="asynchronous", action="store_true", help="asynchronous requests")
     parser.add_argument("--precision", default="f32", help="to compute in: f32, bf16, or device for its own (f32)")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU (1)")
     arguments = parser.parse_args()
 
-    prompt = encode_prompt(arguments.prompt)
+    encode_prompt(arguments.prompt)  # before the model is compiled, which takes longer
     _, card = load_ir(arguments.model, CONFIGS[arguments.config])
     if card.kind not in STEPS:
         raise BookError(f"{arguments.model} is a {card.kind} IR, which cannot step; convert a step graph")
@@ -50,13 +47,11 @@ def main() -> None:
     model = STEPS[card.kind](arguments.model, arguments.device, precision, arguments.threads, arguments.asynchronous)
 
     start = time.perf_counter()
-    tokens = list(generate(model, prompt, arguments.length, arguments.temperature, arguments.top_k, arguments.seed))
-    seconds = time.perf_counter() - start
-    print(arguments.prompt + decode(tokens))
-    steps = len(prompt) + len(tokens) - 1
+    written = continued(model, arguments)
+    rate = (len(written) - 1) / (time.perf_counter() - start)
+    print(written)
     print(
-        f"[{arguments.device}, {card.precision}, {card.kind}: {steps / seconds:.0f} tokens/s with the prompt's "
-        f"{len(prompt)}]",
+        f"[{arguments.device}, {card.precision}, {card.kind}: {rate:.0f} tokens/s, the prompt's counted]",
         file=sys.stderr,
     )
 

@@ -22,8 +22,8 @@ from lib.errors import BookError, run_command  # noqa: E402
 
 def main() -> None:
     try:
-        from lib.gpt import generate
-        from lib.text import decode, encode_prompt
+        from lib.program import add_generation, continued
+        from lib.text import encode_prompt
         from lib.vitis.host import DPUStep
     except ImportError as error:
         raise BookError(
@@ -32,17 +32,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="run_vart.py", description="Write text on a DPU, or on its stand-in.")
     parser.add_argument("--model", type=Path, required=True, help="folder of pieces, from python -m lib.vitis.build")
     parser.add_argument("--runner", default="auto", help="auto, vart (insist on the DPU) or cpu (the stand-in)")
-    parser.add_argument("--prompt", default="Once upon a time", help="what the text starts with")
-    parser.add_argument("--length", type=int, default=200, help="characters to write (200)")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (0)")
-    parser.add_argument("--top-k", type=int, help="sample from so many likeliest characters (all)")
-    parser.add_argument("--seed", type=int, default=0, help="of the sampling (0)")
+    add_generation(parser)
     given = parser.parse_args()
 
-    prompt = encode_prompt(given.prompt)
+    encode_prompt(given.prompt)  # before the model is opened, which takes longer
     model = DPUStep(given.model, given.runner, threads=1)
-    tokens = generate(model, prompt, given.length, given.temperature, given.top_k, given.seed)
-    print(given.prompt + decode(tokens))
+    print(continued(model, given))
     cpu, dpu = (1e3 * model.seconds[device] / max(1, model.steps) for device in ("CPU", "DPU"))
     parts = f"each {cpu:.2f} ms on the CPU, {dpu:.2f} ms for the DPU with its {2 * model.subgraphs} crossings"
     print(f"[{model.runtime}: {model.steps} steps, {parts}]", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -339,5 +340,6 @@ def test_the_lowering_to_xir_makes_the_piece(built: Built) -> None:
     assert kinds.count("fix") == 2 + 4 + len(quantised)
     weights = [a["shape"] for _, kind, a, _ in recorder.made if kind == "const" and len(a["shape"]) == 4]
     assert sorted(weights) == [(32, 1, 1, 128), (128, 1, 1, 32)]  # OHWI
-    assert recorder.made[-1][0] == f"{model.graph.output[0].name}_fix"
+    assert recorder.made[-1][0] == program.xir_name(model.graph.output[0].name) + "_fix"
+    assert all(re.fullmatch("[0-9A-Za-z_]+", name) for name, _, _, _ in recorder.made)
     assert all(a["bit_width"] == 8 and a["if_signed"] for _, kind, a, _ in recorder.made if kind == "fix")

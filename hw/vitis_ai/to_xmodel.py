@@ -12,6 +12,7 @@ against xir itself, which only the container has.
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -20,6 +21,11 @@ import onnx
 from onnx import numpy_helper
 
 QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
+
+
+def xir_name(name):
+    """Return a tensor's name as AMD's quantisers write it in XIR: letters and digits, underscores for the rest."""
+    return re.sub("[^0-9A-Za-z]", "_", name)
 
 
 class Lowering:
@@ -38,7 +44,9 @@ class Lowering:
         scales = {node.input[0]: node.input[1] for node in self.model.graph.node if node.op_type == "DequantizeLinear"}
         for value in self.model.graph.input:
             n, c, h, w = (dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
-            data = self.graph.create_op(value.name, "data", {"shape": [n, h, w, c], "data_type": "FLOAT32"}, {})
+            data = self.graph.create_op(
+                xir_name(value.name), "data", {"shape": [n, h, w, c], "data_type": "FLOAT32"}, {}
+            )
             self.ops[value.name] = self.fix(data, value.name, scales[value.name])
         for node in self.model.graph.node:
             {"Conv": self.conv, "Relu": self.relu, "Add": self.add}.get(node.op_type, self.quantiser)(node)
@@ -49,7 +57,7 @@ class Lowering:
         if exponent != np.rint(exponent):
             raise SystemExit(f"error: {name} has a scale that is no power of two; quantise it with lib.vitis.build")
         attributes = {"fix_point": int(exponent), "bit_width": 8, "if_signed": True, "round_mode": "DPU_ROUND"}
-        return self.graph.create_op(name + "_fix", "fix", attributes, {"input": [op]})
+        return self.graph.create_op(xir_name(name) + "_fix", "fix", attributes, {"input": [op]})
 
     def quantiser(self, node):
         if node.op_type not in QUANTISERS and node.op_type != "Constant":
@@ -68,21 +76,21 @@ class Lowering:
         value = self.values[node.output[0]].astype(np.float32)
         if value.ndim == 4:
             value = np.ascontiguousarray(value.transpose(0, 2, 3, 1))  # OIHW to OHWI
-        return self.fix(self.graph.create_const_op(node.output[0], value), node.output[0], node.input[1])
+        return self.fix(self.graph.create_const_op(xir_name(node.output[0]), value), node.output[0], node.input[1])
 
     def conv(self, node):
         inputs = dict(zip(("input", "weights", "bias"), ([self.ops[name]] for name in node.input)))
         attributes = {"kernel": [1, 1], "stride": [1, 1], "dilation": [1, 1], "pad": [0, 0, 0, 0], "pad_mode": "FLOOR"}
-        self.ops[node.output[0]] = self.graph.create_op(node.output[0], "conv2d", attributes, inputs)
+        self.ops[node.output[0]] = self.graph.create_op(xir_name(node.output[0]), "conv2d", attributes, inputs)
 
     def relu(self, node):
         self.ops[node.output[0]] = self.graph.create_op(
-            node.output[0], "relu", {}, {"input": [self.ops[node.input[0]]]}
+            xir_name(node.output[0]), "relu", {}, {"input": [self.ops[node.input[0]]]}
         )
 
     def add(self, node):
         operands = {"input": [self.ops[name] for name in node.input]}
-        self.ops[node.output[0]] = self.graph.create_op(node.output[0], "add", {}, operands)
+        self.ops[node.output[0]] = self.graph.create_op(xir_name(node.output[0]), "add", {}, operands)
 
 
 def main():

@@ -7,6 +7,7 @@ the stand-in of ``lib.vitis.vart`` runs their ONNX files. The CPU's pieces run i
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -89,12 +90,12 @@ class DPUPiece:
 def _buffers(names: list[str], points: dict[str, int], tensors: list[Any], path: Path) -> dict[str, np.ndarray]:
     """Allocate a buffer for each tensor, in the runner's order, under the names that the manifest gives them.
 
-    The compiler may put something behind a tensor's name. BookError if the names cannot be told apart, or if a
+    The compiler may put something behind a tensor's name, and has underscores in it. BookError if the names cannot be told apart, or if a
     tensor has another shape or another scale than the manifest says: then the file is of another model.
     """
     buffers = {}
     for tensor in tensors:
-        fitting = [name for name in names if tensor.name.startswith(name)]
+        fitting = [name for name in names if _bare(tensor.name).startswith(_bare(name))]
         if len(fitting) != 1 or fitting[0] in buffers:
             raise BookError(
                 f"{path} has a tensor {tensor.name} that is not among {', '.join(names)}: another model's file"
@@ -109,6 +110,10 @@ def _buffers(names: list[str], points: dict[str, int], tensors: list[Any], path:
     if len(buffers) != len(names):
         raise BookError(f"{path} has {len(buffers)} tensors where {len(names)} are expected: another model's file")
     return buffers
+
+
+def _bare(name: str) -> str:
+    return re.sub("[^0-9A-Za-z]", "_", name)
 
 
 class DPUStep(nn.Module):

@@ -48,7 +48,7 @@ def main() -> None:
 
     start = time.perf_counter()
     written = continued(model, arguments)
-    rate = (len(written) - 1) / (time.perf_counter() - start)
+    rate = (len(arguments.prompt) + arguments.length - 1) / (time.perf_counter() - start)
     print(written)
     print(
         f"[{arguments.device}, {card.precision}, {card.kind}: {rate:.0f} tokens/s, the prompt's counted]",

@@ -105,6 +105,24 @@ def test_it_writes_as_the_model_past_refills(kind: type, asynchronous: bool, mod
         assert list(generate(stepper, PROMPT, LENGTH)) == list(generate(model, PROMPT, LENGTH))
 
 
+def test_a_signal_after_models_are_gone_is_only_a_signal(folder: Path) -> None:
+    """In a process of its own, since the fault ends it: open two models, delete them, and raise SIGINT."""
+    program = (
+        "import signal, sys\n"
+        "from lib.intel.run import OpenVINOStep\n"
+        "first, second = OpenVINOStep(sys.argv[1]), OpenVINOStep(sys.argv[1])\n"
+        "del first\n"
+        "del second\n"
+        "try:\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted')\n"
+    )
+    command = [sys.executable, "-c", program, folder / "step.xml"]
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100)
+    assert (finished.returncode, finished.stdout) == (0, "interrupted\n"), finished.stderr
+
+
 def test_what_a_feeder_returned_stays_and_a_cache_of_another_run_is_refused(folder: Path) -> None:
     stepper = OpenVINOStep(folder / "step.xml")
     feeder = Feeder(stepper)

@@ -20,6 +20,7 @@ import openvino as ov
 import torch
 
 from lib.errors import BookError
+from lib.intel.signals import own_signal_stack
 
 PLUGINS = "FPGA_AI_SUITE_PLUGINS"
 DEVICES = {  # what OpenVINO needs beside itself
@@ -76,7 +77,8 @@ def _check_present(device: str, core: ov.Core) -> None:
             f"the device {device!r} is unknown; choose one of {', '.join(DEVICES)}, or several with "
             f"{', '.join(f'{head}:' for head in COMBINED)}, as in HETERO:FPGA,CPU"
         )
-    available = core.available_devices
+    with own_signal_stack():
+        available = core.available_devices
     if device in available or any(entry.startswith(f"{device}.") for entry in available):
         return
     if family == "FPGA" and os.environ.get(PLUGINS):  # a plugin need not list its boards

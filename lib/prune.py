@@ -24,11 +24,10 @@ from torch import Tensor
 from torch.nn.utils import prune
 
 from lib.checkpoint import load_shipped
-from lib.corpus import Corpus, load_stories, open_corpus
+from lib.corpus import Corpus
 from lib.errors import BookError, run_command
-from lib.files import read_json
 from lib.gpt import CONFIGS, GPT
-from lib.train import Place, TrainConfig, Trainer, add_options, option, override, place, run
+from lib.train import Place, TrainConfig, Trainer, add_options, chosen_corpus, option, override, place, report_best, run
 
 Masks = dict[str, Tensor]  # a Linear's name -> bool (out, in), true where the weight stays
 Pattern = Callable[[GPT, float], Masks]
@@ -342,11 +341,10 @@ def main() -> None:
     add_options(parser, PruneConfig)
     given = parser.parse_args()
     config = override(PRUNING, given)
-    data = open_corpus(given.data) if given.data else load_stories(given.source)
+    data = chosen_corpus(given)
     print(f"pruning {config.model} to {config.sparsity:.0%} ({config.pattern}) on {data.describe()}")
     fine_tune(config, data, given.out, resume=given.resume, wandb_project=given.wandb)
-    best = read_json(given.out / "best.json", "the card")
-    print(f"best validation: {best['validation_bpc']:.4f} bits per character at step {best['step']}; see {given.out}")
+    report_best(given.out)
 
 
 if __name__ == "__main__":

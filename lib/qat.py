@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from lib.checkpoint import load_shipped
-from lib.corpus import Corpus, load_stories, open_corpus
+from lib.corpus import Corpus
 from lib.deploy import deploy, rotate
 from lib.errors import BookError, run_command
 from lib.evaluate import scores_beside
@@ -23,7 +23,19 @@ from lib.files import write_json
 from lib.gpt import GPT
 from lib.lowbit import BITS, gptq, save_quantised
 from lib.ptq import calibration_windows
-from lib.train import Place, TrainConfig, Trainer, add_options, card, make_optimizer, option, override, place, run
+from lib.train import (
+    Place,
+    TrainConfig,
+    Trainer,
+    add_options,
+    card,
+    chosen_corpus,
+    make_optimizer,
+    option,
+    override,
+    place,
+    run,
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,7 @@ def main() -> None:
         raise BookError(f"bits is {given.bits!r}; choose one of {', '.join(RUNS)}")
     config = override(RUNS[given.bits or "w4a8"], given)
     teacher, _ = load_shipped(config.model)
-    data = open_corpus(given.data) if given.data else load_stories(given.source)
+    data = chosen_corpus(given)
     with place() as here:
         trainer = QatTrainer(config, data, here, teacher)
         trained = run(trainer, given.out, given.resume).eval().cpu()

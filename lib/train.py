@@ -476,15 +476,25 @@ def override(config: TrainConfig, given: argparse.Namespace) -> TrainConfig:
     return dataclasses.replace(config, **chosen)
 
 
+def chosen_corpus(given: argparse.Namespace) -> Corpus:
+    """Return the text that ``--data`` or ``--source`` names."""
+    return open_corpus(given.data) if given.data else load_stories(given.source)
+
+
+def report_best(out: Path) -> None:
+    """Print the best validation of the run in ``out``."""
+    best = read_json(out / "best.json", "the card")
+    print(f"best validation: {best['validation_bpc']:.4f} bits per character at step {best['step']}; see {out}")
+
+
 def main() -> None:
     config, given = parse()
-    data = open_corpus(given.data) if given.data else load_stories(given.source)
+    data = chosen_corpus(given)
     print(f"training {config.model} on {data.describe()}")
     train(config, data, given.out, given.resume, given.wandb)
     if int(os.environ.get("RANK", "0")):
         return  # the leader alone speaks
-    best = read_json(given.out / "best.json", "the card")
-    print(f"best validation: {best['validation_bpc']:.4f} bits per character at step {best['step']}; see {given.out}")
+    report_best(given.out)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,11 @@
 # and FP32 has to be asked for, since ovc stores FP16 by default.
 set -euo pipefail
 
-usage() {
-  cat <<USAGE
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+# shellcheck source=/dev/null
+source "$root/hw/arguments.bash"
+
+check_arguments "$(cat <<USAGE
 usage: $(basename "$0") MODEL.onnx FOLDER [CONFIG]
 
 Writes FOLDER/NAME.fp32.xml and FOLDER/NAME.fp16.xml, NAME being that of MODEL.onnx,
@@ -15,24 +18,9 @@ each with its .bin and a card, .json, that says what the pair holds.
 CONFIG names the model's configuration in lib/gpt.py: pocket (default), nano or report.
 Environment: PYTHON, the interpreter to use (default: the repository's .venv, else python3).
 USAGE
-}
-
-fail() {
-  echo "error: $1" >&2
-  exit 2
-}
-
-if [[ ${1:-} == -h || ${1:-} == --help ]]; then
-  usage
-  exit 0
-fi
-if (($# < 2 || $# > 3)); then
-  usage >&2
-  exit 2
-fi
+)" 2 3 "$@"
 
 model=$1 folder=$2 config=${3:-pocket}
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 [[ -f $model ]] || fail "the ONNX file $model does not exist; check the path"
 
 if [[ -z ${PYTHON:-} ]]; then

@@ -5,8 +5,11 @@
 # machine, makes FOLDER), and the compiler of Vitis AI 3.5 is vai_c_xir, in AMD's container, where this script runs.
 set -euo pipefail
 
-usage() {
-  cat <<USAGE
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+# shellcheck source=/dev/null
+source "$root/hw/arguments.bash"
+
+check_arguments "$(cat <<USAGE
 usage: $(basename "$0") FOLDER [ARCH.json]
 
 Compiles every FOLDER/NN_dpu.onnx to FOLDER/NN_dpu.xmodel, for the DPU that ARCH.json describes
@@ -14,25 +17,9 @@ Compiles every FOLDER/NN_dpu.onnx to FOLDER/NN_dpu.xmodel, for the DPU that ARCH
   docker run -it --rm -v "\$PWD:/workspace" -w /workspace xilinx/vitis-ai-pytorch-cpu:latest bash
   conda activate vitis-ai-pytorch && hw/vitis_ai/compile.sh out/dpu
 USAGE
-}
-
-fail() {
-  echo "error: $1" >&2
-  exit 2
-}
-
-if [[ ${1:-} == -h || ${1:-} == --help ]]; then
-  usage
-  exit 0
-fi
-if (($# < 1 || $# > 2)); then
-  usage >&2
-  exit 2
-fi
+)" 1 2 "$@"
 
 folder=$1 arch=${2:-/opt/vitis_ai/compiler/arch/DPUCZDX8G/ZCU104/arch.json}
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(dirname "$(dirname "$here")")
 python=${PYTHON:-python3}
 [[ -f $folder/manifest.json ]] || fail "$folder holds no pieces; make them with: python -m lib.vitis.build --out $folder"
 PYTHONPATH=$root "$python" -m lib.vitis.arch "$arch"
@@ -40,7 +27,7 @@ command -v vai_c_xir >/dev/null ||
   fail "vai_c_xir is not installed; run this in the container xilinx/vitis-ai-pytorch-cpu of Vitis AI 3.5"
 "$python" -c "import xir" 2>/dev/null || fail "xir cannot be imported; run: conda activate vitis-ai-pytorch"
 
-"$python" "$here/to_xmodel.py" "$folder"
+"$python" "$root/hw/vitis_ai/to_xmodel.py" "$folder"
 for graph in "$folder"/*_dpu.xir; do
   name=$(basename "$graph" .xir)
   vai_c_xir --xmodel "$graph" --arch "$arch" --output_dir "$folder" --net_name "$name"

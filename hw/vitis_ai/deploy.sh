@@ -2,33 +2,21 @@
 # Copy the compiled pieces and the host program to a board, and run it there.
 set -euo pipefail
 
-usage() {
-  cat <<USAGE
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+# shellcheck source=/dev/null
+source "$root/hw/arguments.bash"
+
+check_arguments "$(cat <<USAGE
 usage: $(basename "$0") BOARD FOLDER [options of run_vart.py]
 
 BOARD is what ssh takes, root@192.168.1.100 for instance; it runs the ZCU104 image of Vitis AI 3.5, with
 Python 3.9 or later in which numpy, torch, onnxruntime and AMD's xir and vart can be imported.
 Environment: BOARD_PYTHON, the interpreter there (default: python3).
 USAGE
-}
-
-fail() {
-  echo "error: $1" >&2
-  exit 2
-}
-
-if [[ ${1:-} == -h || ${1:-} == --help ]]; then
-  usage
-  exit 0
-fi
-if (($# < 2)); then
-  usage >&2
-  exit 2
-fi
+)" 2 $# "$@"
 
 board=$1 folder=$2
 shift 2
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 python=${BOARD_PYTHON:-python3}
 [[ -f $folder/manifest.json ]] || fail "$folder holds no pieces; make them with: python -m lib.vitis.build --out $folder"
 compgen -G "$folder/*_dpu.xmodel" >/dev/null || fail "$folder is not compiled; run hw/vitis_ai/compile.sh $folder first"

@@ -17,11 +17,10 @@ from typing import Any
 from torch import Tensor
 
 from lib.checkpoint import load_shipped
-from lib.corpus import Corpus, load_stories, open_corpus
+from lib.corpus import Corpus
 from lib.errors import BookError, run_command
-from lib.files import read_json
 from lib.gpt import ACTIVATIONS, GPT
-from lib.train import Place, TrainConfig, Trainer, add_options, option, override, place, run
+from lib.train import Place, TrainConfig, Trainer, add_options, chosen_corpus, option, override, place, report_best, run
 
 
 @dataclass(frozen=True)
@@ -78,11 +77,10 @@ def main() -> None:
     add_options(parser, ActivationConfig)
     given = parser.parse_args()
     config = override(RELU, given)
-    data = open_corpus(given.data) if given.data else load_stories(given.source)
+    data = chosen_corpus(given)
     print(f"teaching {config.model} to live with {config.activation} on {data.describe()}")
     fine_tune(config, data, given.out, resume=given.resume, wandb_project=given.wandb)
-    best = read_json(given.out / "best.json", "the card")
-    print(f"best validation: {best['validation_bpc']:.4f} bits per character at step {best['step']}; see {given.out}")
+    report_best(given.out)
 
 
 if __name__ == "__main__":

@@ -26,14 +26,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lib.checkpoint import CHECKPOINTS, load_shipped, load_tensors, save_tensors
-from lib.corpus import Corpus, load_stories, open_corpus
+from lib.corpus import Corpus
 from lib.deploy import DeployedGPT, deploy, linears
 from lib.errors import BookError, run_command
 from lib.evaluate import scores_beside
 from lib.files import read_json, write_json
 from lib.gpt import GPT, Block, GPTConfig
 from lib.ptq import calibration_windows
-from lib.train import Place, TrainConfig, Trainer, add_options, card, option, override, place, run
+from lib.train import Place, TrainConfig, Trainer, add_options, card, chosen_corpus, option, override, place, run
 from lib.vitis.rewrite import folded
 
 CANDIDATES = 3  # fix points tried, from the one that clips nothing upwards
@@ -182,7 +182,7 @@ def main() -> None:
     if given.wandb:
         raise BookError("--wandb is for lib.train; drop it")
     config = override(EIGHTBIT, given)
-    data = open_corpus(given.data) if given.data else load_stories(given.source)
+    data = chosen_corpus(given)
     teacher, student = load_shipped(config.model)[0], load_shipped(config.student)[0]
     trained, trainer = train(config, data, given.out, teacher, student, resume=given.resume)
     path = given.out / "pocket_dpu.safetensors"

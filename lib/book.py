@@ -77,6 +77,7 @@ def write_settings(profile: str, source: str) -> None:
     corpora = load_all(source)
     texts = {name: {s: split["sha256"] for s, split in c.meta["splits"].items()} for name, c in corpora.items()}
     settings = {"profile": profile, "corpus": next(iter(corpora)), "source": source, "texts": texts}
+    settings["images"] = os.environ.get("CIFAR10_DIR")
     write_json_if_changed(SETTINGS, settings)
 
 

@@ -1,0 +1,83 @@
+"""The CPU column of Table IV, measured: a batch of six images through PyTorch, and through OpenVINO in eight bits.
+
+The paper took it on two virtual cores with PyTorch alone. Time does not depend on what the weights are, so they are
+random here; the INT8 model is NNCF's, for Transformers, calibrated on random images.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Callable
+
+import numpy as np
+import openvino as ov
+import torch
+from tqdm import tqdm
+
+from lib.acap.vit import CONFIGS, ViT
+from lib.errors import BookError
+from lib.ptq.quiet import quiet
+
+with quiet("nncf"):
+    import nncf
+
+BATCH = 6  # Table IV
+Inference = Callable[[], object]
+
+
+def random_images(config: str, batch: int = BATCH, seed: int = 0) -> torch.Tensor:
+    """Return images of the size a model takes, uint8 (batch, channels, side, side), every byte at random."""
+    shape = CONFIGS[config]
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.integers(0, 256, (batch, shape.channels, shape.image, shape.image), dtype=np.uint8))
+
+
+def torch_inference(model: ViT, images: torch.Tensor) -> Inference:
+    @torch.inference_mode()
+    def infer() -> torch.Tensor:
+        return model(images)
+
+    return infer
+
+
+def openvino_inference(model: ViT, images: torch.Tensor, int8: bool, threads: int) -> Inference:
+    """Compile a model for the CPU, in FP32 or, through NNCF, in INT8; return a function that infers ``images``."""
+    with quiet("nncf"), torch.no_grad():
+        graph = ov.convert_model(model, example_input=images, input=list(images.shape))
+        if int8:
+            samples = nncf.Dataset([images.numpy()])
+            graph = nncf.quantize(graph, samples, model_type=nncf.ModelType.TRANSFORMER, subset_size=1)
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    request = ov.Core().compile_model(graph, "CPU", settings).create_infer_request()
+    request.set_input_tensor(ov.Tensor(images.numpy()))
+    return lambda: request.infer(share_outputs=True)
+
+
+def contenders(config: str, threads: int) -> dict[str, Inference]:
+    """Return a model's routes on the CPU, by name: torch (FP32) and openvino_int8."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = ViT(CONFIGS[config]).eval()
+    images = random_images(config)
+    return {
+        "torch": torch_inference(model, images),
+        "openvino_int8": openvino_inference(model, images, True, threads),
+    }
+
+
+def latencies(routes: dict[str, Inference], rounds: int = 7, progress: bool = True) -> dict[str, float]:
+    """Return each route's median milliseconds over ``rounds``, the routes taking turns; one more round warms up.
+
+    Raises BookError for fewer than one round.
+    """
+    if rounds < 1:
+        raise BookError(f"rounds is {rounds}; it must be at least 1")
+    times: dict[str, list[float]] = {name: [] for name in routes}
+    for number in tqdm(range(rounds + 1), desc="rounds", leave=False, disable=not progress):
+        for name, infer in routes.items():
+            start = time.perf_counter()
+            infer()
+            if number:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(found) for name, found in times.items()}

@@ -1,0 +1,555 @@
+"""EQ-ViT's algorithm: models of Table III, quantisers against their integer twins, Algorithm 1, training, the study."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lib.acap import attention, gelu, images, outliers, qat, quantise, ranges, study, train, uniform, vit
+from lib.acap.images import ImageSet, Split
+from lib.acap.integer import IntegerViT, Rescale, integer_root, shift_round
+from lib.acap.vit import CONFIGS, ViT, ViTConfig
+from lib.checkpoint import save_tensors
+from lib.errors import BookError
+
+TINY = ViTConfig(16, 2, 2, image=8, patch=4, channels=1, classes=10)
+
+
+def random_images(count: int, config: ViTConfig = TINY, seed: int = 0) -> Tensor:
+    rng = np.random.default_rng(seed)
+    shape = (count, config.channels, config.image, config.image)
+    return torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def tiny() -> ViT:
+    torch.manual_seed(0)
+    model = ViT(TINY).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageSet:
+    return images.load_images("digits")
+
+
+# ---- Table III. ----
+
+
+@pytest.mark.parametrize(
+    ("name", "gmac", "millions"),
+    [("deit_t", 1.254, 5.717), ("deit_160", 0.899, 4.027), ("deit_256", 2.136, 9.982), ("lv_vit_t", 1.622, 7.420)],
+)
+def test_table_3(name: str, gmac: float, millions: float) -> None:
+    macs = sum(product.macs for product in vit.products(CONFIGS[name]))
+    assert macs / 1e9 == pytest.approx(gmac, abs=5e-4)
+    assert vit.parameters(CONFIGS[name]) / 1e6 == pytest.approx(millions, abs=5e-4)
+
+
+def test_products_count_what_the_model_multiplies(tiny: ViT) -> None:
+    """The formula's MACs are those of the Linears and attention products that really run."""
+    counted = 0
+
+    def count(layer: torch.nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        nonlocal counted
+        counted += output.numel() * layer.in_features
+
+    handles = [m.register_forward_hook(count) for m in tiny.modules() if isinstance(m, torch.nn.Linear)]
+    tiny(random_images(1))
+    for handle in handles:
+        handle.remove()
+    attention_macs = sum(product.macs for product in vit.products(TINY) if product.type1)
+    assert attention_macs == 2 * TINY.depth * TINY.tokens**2 * TINY.dim
+    assert sum(product.macs for product in vit.products(TINY)) == counted + attention_macs
+
+
+def test_conv_stem_is_the_gigamac_that_table_3_leaves_out() -> None:
+    config = CONFIGS["lv_vit_t_stem"]
+    assert vit.stem_macs(config) == 112 * 112 * 64 * (49 * 3 + 9 * 64 * 2) + 196 * 240 * 64 * 64
+    assert vit.stem_macs(CONFIGS["lv_vit_t"]) == 0
+    small = ViTConfig(16, 1, 2, image=32, patch=8, stem="conv", classes=3)
+    assert ViT(small).eval()(random_images(2, small)).shape == (2, 3)
+
+
+def test_patches_are_cut_row_after_row() -> None:
+    image = torch.arange(16).view(1, 1, 4, 4)
+    assert vit.cut_patches(image, 2)[0, 1].tolist() == [2, 3, 6, 7]
+
+
+# ---- Uniform quantisers. ----
+
+
+@given(st.integers(2, 8), st.booleans(), st.floats(0.01, 100), st.integers(0, 2**32 - 1))
+def test_uniform_codes_are_those_of_the_twin(bits: int, signed: bool, size: float, seed: int) -> None:
+    x = size * torch.randn(500, generator=torch.Generator().manual_seed(seed))
+    quantiser = uniform.Uniform(bits, signed)
+    quantiser.set_range(x.min() / 2, x.max() / 2)  # so that some is clipped
+    scale, zero = quantiser.scale.detach().numpy(), quantiser.zero.numpy()
+    twin = uniform.uniform_codes(x.numpy(), scale, zero, quantiser.first, quantiser.last)
+    assert np.array_equal(quantiser.codes(x).numpy(), twin)
+    assert twin.min() >= quantiser.first and twin.max() <= quantiser.last
+    assert torch.equal(quantiser(x), (torch.from_numpy(twin) - quantiser.zero) * quantiser.scale)
+
+
+def test_lsq_gradients_are_those_of_the_paper() -> None:
+    """Esser et al., Eq. (3): inside, rounding error in steps; outside, the last code. x passes only inside."""
+    quantiser = uniform.Uniform(4, learned=True)
+    quantiser.set_range(torch.tensor(-7.0), torch.tensor(7.0))  # scale 1
+    x = torch.tensor([2.3, -1.6, 9.0, -9.0], requires_grad=True)
+    quantiser(x).sum().backward()
+    assert x.grad.tolist() == [1, 1, 0, 0]
+    by_scale = (2 - 2.3) + (-2 + 1.6) + 7 - 7
+    expected = by_scale / (4 * 7) ** 0.5 * np.log(2)  # the parameter is log2 of the scale
+    assert quantiser.log_scale.grad.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_weight_rows_have_their_own_scales_and_gradients() -> None:
+    layer = torch.nn.Linear(5, 3)
+    rounded = uniform.QuantLinear(layer, 8, rows=True, learned=True)
+    rounded.quantiser.set_range(*ranges.omse_rows(layer.weight, 8))
+    assert rounded.quantiser.scale.shape == (3, 1)
+    rounded(torch.randn(4, 5)).square().sum().backward()
+    assert rounded.quantiser.log_scale.grad.shape == (3, 1) and (rounded.quantiser.log_scale.grad != 0).all()
+    assert rounded.codes().abs().max() <= 127
+
+
+def test_each_range_is_what_it_says() -> None:
+    samples = [torch.linspace(-1, 1, 10_001), torch.linspace(-3, 2, 10_001)]
+    assert ranges.minmax(samples) == (-3, 2)
+    assert [x.item() for x in ranges.ema(samples)] == pytest.approx([-0.9 - 0.3, 0.9 + 0.2])
+    low, high = ranges.percentile([torch.linspace(0, 1, 10_001)])
+    assert (low.item(), high.item()) == pytest.approx((1e-4, 1 - 1e-4))
+    spiky = torch.cat((torch.randn(10_000, generator=torch.Generator().manual_seed(0)), torch.tensor([30.0])))
+    low, high = ranges.omse([spiky], 4, signed=True)
+    assert high < 15  # at four bits one spike is not worth everybody's steps
+
+
+# ---- Attention in powers of two. ----
+
+
+@given(st.integers(2, 6), st.integers(0, 5), st.integers(1, 200), st.integers(0, 2**32 - 1))
+def test_base2_softmax_is_its_integer_twin(bits: int, fraction: int, spread: int, seed: int) -> None:
+    scores = np.random.default_rng(seed).integers(-spread, spread + 1, (8, 65))
+    codes = attention.base2_codes(torch.from_numpy(scores).float(), bits, fraction)
+    assert np.array_equal(codes.numpy(), attention.base2_codes_twin(scores, bits, fraction))
+
+
+@pytest.mark.parametrize("fraction", [1, 3, 5])
+def test_base2_softmax_is_one_code_off_at_most(fraction: int) -> None:
+    scores = np.random.default_rng(0).normal(0, 2 * 2**fraction, (300, 197)).round().astype(np.int64)
+    off = np.abs(attention.base2_codes_twin(scores, 4, fraction) - attention.exact_codes(scores, 4, fraction))
+    assert off.max() <= 1 and off.mean() < 0.05
+
+
+def test_base2_softmax_is_softmax_and_has_its_gradient() -> None:
+    """With log2(e) in the scale, base 2 has e's temperature: half a code's error, and softmax's own gradient."""
+    products = torch.randn(2, 3, 17, 17, requires_grad=True)
+    exact = (products / 4).softmax(dim=-1)
+    rounded = attention.Base2Softmax(16, bits=6, fraction=5)(products)
+    ratio = (rounded / exact).log2().abs()
+    assert ratio.max() < 0.6
+    direction = torch.randn_like(exact)
+    (own,) = torch.autograd.grad((rounded * direction).sum(), products)
+    (smooth,) = torch.autograd.grad((exact * direction).sum(), products)
+    assert torch.allclose(own, smooth, atol=1e-6)
+
+
+@given(st.integers(2, 8), st.integers(0, 2**32 - 1))
+def test_log2_codes_are_those_of_the_twin_and_of_a_logarithm(bits: int, seed: int) -> None:
+    weights = torch.rand(300, generator=torch.Generator().manual_seed(seed)) ** 4
+    weights[:2] = torch.tensor([0.0, 1.0])
+    codes = attention.log2_codes(weights, bits).numpy()
+    assert np.array_equal(codes, attention.log2_codes_twin(weights.numpy(), bits))
+    plain = np.clip(np.rint(-np.log2(np.maximum(weights.double().numpy(), 1e-300))), 0, 2**bits - 1)
+    assert (codes != plain).mean() < 0.01 and codes[0] == 2**bits - 1 and codes[1] == 0
+
+
+def test_printed_floor_gives_rows_that_sum_to_1_44() -> None:
+    maps = torch.randn(200, 197, generator=torch.Generator().manual_seed(0)).softmax(dim=-1)
+    summed = attention.power(attention.log2_codes_printed(maps, 8), 8).sum(dim=-1).mean().item()
+    rounded = attention.power(attention.log2_codes(maps, 8), 8).sum(dim=-1).mean().item()
+    assert summed == pytest.approx(1 / np.log(2), abs=0.01) and rounded == pytest.approx(1.02, abs=0.01)
+
+
+def test_weighing_by_shifts_is_exact() -> None:
+    rng = np.random.default_rng(0)
+    codes, values = rng.integers(0, 16, (2, 5, 5)), rng.integers(-127, 128, (2, 5, 3))
+    weights = attention.power(torch.from_numpy(codes), 4).double().numpy()
+    assert np.array_equal(attention.weigh_twin(codes, values, 4) / 2**14, weights @ values)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_integer_exponential_is_its_twin_and_near_exp(seed: int) -> None:
+    scores, scale = -np.random.default_rng(seed).integers(0, 800, 100), attention.IntegerExpSoftmax.SCALE
+    found = attention.iexp(torch.from_numpy(scores).float(), scale).numpy()
+    assert np.array_equal(found, attention.iexp_twin(scores, scale))
+    assert np.abs(found * attention.IEXP[0] * scale**2 - np.exp(scores * scale)).max() < 0.02
+
+
+# ---- GELU. ----
+
+
+def test_gelu_table_is_gelu_on_every_code() -> None:
+    before, after = uniform.Uniform(8), uniform.Uniform(8, signed=False)
+    before.set_range(torch.tensor(-4.0), torch.tensor(4.0))
+    after.set_range(torch.tensor(gelu.LOWEST), torch.tensor(4.0))
+    codes = np.arange(-127, 128)
+    table = gelu.gelu_table(before, after)
+    assert table.shape == (256,) and table.min() >= 0 and table.max() <= 255
+    exact = torch.nn.functional.gelu(torch.from_numpy(codes) * before.scale)
+    looked_up = (torch.from_numpy(gelu.gelu_twin(codes, table)) - after.zero) * after.scale
+    assert (looked_up - exact).abs().max() <= 0.501 * after.scale.item()
+    polynomial = gelu.integer_gelu(torch.from_numpy(codes), before.scale.item())
+    assert 0.5 * after.scale.item() < (polynomial - exact).abs().max() < 0.03
+
+
+def test_printed_gelu_is_a_step() -> None:
+    assert gelu.printed_gelu(torch.arange(-3, 5)).tolist() == [0, 0, 0, 0, 0, 1, 3, 4]
+
+
+# ---- Power-of-two coefficients. ----
+
+
+def outlying(seed: int = 0) -> Tensor:
+    """Make (64, 17, 64) of unit width, but three channels eight times as wide."""
+    x = torch.randn(64, 17, 64, generator=torch.Generator().manual_seed(seed))
+    x[..., [3, 11, 20]] *= 8
+    return x
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_power_of_two_codes_are_those_of_the_twin(seed: int) -> None:
+    x = outlying(seed)[:4]
+    site = outliers.PowerOfTwo(64)
+    site.initialise(x)
+    site.search(x)
+    state = (site.scale.numpy(), site.r.numpy(), site.zero.numpy(), site.last)
+    assert np.array_equal(site.codes(x).numpy(), outliers.power_of_two_codes(x.numpy(), *state))
+    assert torch.equal(site(x), (site.codes(x) - site.zero) * site.scale * site.r.exp2())
+
+
+def test_coefficients_tame_outliers_and_the_printed_search_does_not() -> None:
+    x = outlying()
+    flat, site = uniform.Uniform(8, signed=False), outliers.PowerOfTwo(64)
+    ranges.set_range(flat, "minmax", [x])
+    site.initialise(x)
+    assert outliers.outlier_channels(x).nonzero().flatten().tolist() == [3, 11, 20]
+    assert set(site.r[[3, 11, 20]].tolist()) == {3.0} and site.r.sum() < 3 * 64
+    site.search(x)
+    plain = [c for c in range(64) if c not in (3, 11, 20)]
+    before, after = (uniform.sqnr_db(x[..., plain], rounded[..., plain]) for rounded in (flat(x), site(x)))
+    assert after > before + 10  # two or three bits of the channels that are no outliers
+    assert set(outliers.search_printed(x, site.scale).tolist()) == {1.0}
+
+
+def test_the_printed_zero_point_loses_everything_below_zero() -> None:
+    x = outlying()
+    site = outliers.PowerOfTwo(64)
+    site.initialise(x)
+    site.search(x)
+    step = site.scale * site.r.exp2()
+    printed = (-x.min() / x.max()).round().clamp(0, site.last)
+    wrong = ((x / step).round() + printed).clamp(0, site.last).sub(printed) * step
+    assert uniform.sqnr_db(x, wrong) < 5 < 35 < uniform.sqnr_db(x, site(x))
+
+
+# ---- A whole model. ----
+
+
+@pytest.fixture(scope="module")
+def integers(tiny: ViT) -> tuple[ViT, IntegerViT]:
+    made = quantise.quantise(tiny, quantise.EQVIT, random_images(32))
+    for site in (site for _, site in quantise.residuals(made)):
+        site.r[:4] = 2  # so that not all channels share a step
+    return made, IntegerViT.of(made)
+
+
+@pytest.mark.parametrize("name", [*quantise.RECIPES, *quantise.ABLATIONS])
+def test_every_recipe_makes_a_model_near_the_original(tiny: ViT, name: str) -> None:
+    some = random_images(32)
+    made = quantise.quantise(tiny, quantise.recipe(name), some)
+    exact, rounded = tiny(some).detach(), made(some).detach()
+    error = ((rounded - exact).square().mean() / exact.var()).item()
+    assert (error == 0) == (name == "fp32") and error < 0.35
+
+
+def test_integer_model_gives_the_codes_of_the_quantised_one(integers: tuple[ViT, IntegerViT]) -> None:
+    """Each operator, fed with the codes that PyTorch has there, gives PyTorch's codes but for a rare last bit."""
+    made, whole = integers
+    some = random_images(16, seed=1)
+    heard: dict[str, np.ndarray] = {}
+    sites = {n: m for n, m in made.named_modules() if isinstance(m, (uniform.Uniform, outliers.PowerOfTwo))}
+    sites = {name: site for name, site in sites.items() if not name.endswith("quantiser")}
+    for name, site in sites.items():
+        site.register_forward_hook(lambda m, i, _o, name=name: heard.__setitem__(name, m.codes(i[0]).numpy()))
+    made(some)
+    assert np.mean(whole.embed(some.numpy()) != heard["embedded"]) < 0.02
+    before = heard["embedded"]
+    for number, block in enumerate(whole.blocks):
+        trace: dict[str, np.ndarray] = {}
+        block(before, trace)
+        for step, site in (("normed1", "normed1"), ("q", "attention.q"), ("v", "attention.v")):
+            off = np.abs(trace[f"block.{step}"] - heard[f"blocks.{number}.{site}"])
+            assert off.max() <= 1 and off.mean() < 0.02, step
+        off = np.abs(trace["block.residual2"] - heard[f"blocks.{number}.residual2"])
+        assert off.mean() < 0.3
+        before = heard[f"blocks.{number}.residual2"]
+
+
+def test_integer_model_holds_integers_of_the_stated_width(integers: tuple[ViT, IntegerViT]) -> None:
+    _, whole = integers
+    trace: dict[str, np.ndarray] = {}
+    logits = whole(random_images(4).numpy(), trace)
+    assert logits.dtype == np.int64 and logits.shape == (4, 10)
+    assert all(value.dtype == np.int64 for value in trace.values())
+    for name, value in trace.items():
+        kind = name.rsplit(".")[-1]
+        low, high = {"shifts": (0, 15), "scores": (-(2**15), 2**15 - 1)}.get(kind, (-127, 255))
+        assert low <= value.min() and value.max() <= high, name
+
+
+def test_integer_model_refuses_other_recipes_and_images(tiny: ViT, integers: tuple[ViT, IntegerViT]) -> None:
+    with pytest.raises(BookError, match="recipe"):
+        IntegerViT.of(quantise.quantise(tiny, quantise.recipe("minmax"), random_images(8)))
+    made, whole = integers
+    with pytest.raises(BookError, match="images are"):
+        whole.predict(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), made)
+
+
+@given(st.integers(0, 2**50))
+def test_integer_root(x: int) -> None:
+    root = int(integer_root(np.int64(x)))
+    assert root * root <= x < (root + 1) ** 2
+
+
+@given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=5), st.integers(-(2**23), 2**23))
+def test_rescale_multiplies_to_the_nearest(factors: list[float], x: int) -> None:
+    scaled = Rescale.by(np.array(factors))(np.full(len(factors), x))
+    assert np.abs(scaled - x * np.array(factors)).max() <= 0.5 + abs(x) * max(factors) * 2.0**-22
+    assert shift_round(np.array([3, -3]), 1).tolist() == [2, -1]
+
+
+# ---- Training. ----
+
+
+SHORT = dict(steps=6, batch=32, warmup=1, seed=3)
+
+
+def test_training_resumes_to_the_same_weights(digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "SAVE_EVERY", 3)
+    config = train.ImageTraining("pico_digits", **SHORT)
+    whole = train.ImageTrainer(config, digits).run(progress=False)
+    half = train.ImageTrainer(config, digits)
+    steps = 0
+
+    def interrupted() -> None:
+        nonlocal steps
+        if steps == 3:
+            raise KeyboardInterrupt
+        steps += 1
+        train.ImageTrainer.take_step(half)
+
+    monkeypatch.setattr(half, "take_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        half.run(tmp_path, progress=False)
+    resumed = train.ImageTrainer(config, digits).run(tmp_path, resume=True, progress=False)
+    for mine, yours in zip(whole.parameters(), resumed.parameters()):
+        assert torch.equal(mine, yours)
+    with pytest.raises(BookError, match="already holds a run"):
+        train.ImageTrainer(config, digits).run(tmp_path, progress=False)
+    other = dataclasses.replace(config, lr=1e-3)
+    with pytest.raises(BookError, match="other settings"):
+        train.ImageTrainer(other, digits).run(tmp_path, resume=True, progress=False)
+
+
+def test_the_three_stages_of_algorithm_1(digits: ImageSet) -> None:
+    """Coefficients and range move in stage 2 only; every learned parameter moves; the same seed, the same model."""
+    config = qat.QatTraining("pico_digits", **SHORT, lr=5e-3, searching=0.5)
+    base = train.fresh(train.ImageTraining("pico_digits", seed=5))
+    teacher = train.fresh(train.ImageTraining("teacher_digits", seed=6))
+    trainer = qat.QatTrainer(config, digits, base, teacher)
+    site, before = trainer.residuals[0], {n: p.clone() for n, p in trainer.model.named_parameters()}
+    ranges_seen = []
+    for _ in range(config.steps):
+        trainer.take_step()
+        ranges_seen.append(site.high.item())
+    assert len(set(ranges_seen[:3])) == 3 and len(set(ranges_seen[2:])) == 1
+    still = [n for n, p in trainer.model.named_parameters() if p.requires_grad and torch.equal(p, before[n])]
+    assert still == []
+    again = qat.train_method(config, digits, base, teacher, progress=False)
+    assert all(torch.equal(a, b) for a, b in zip(trainer.model.parameters(), again.parameters()))
+
+
+def test_a_quantised_model_comes_back_from_its_file(digits: ImageSet, tmp_path: Path) -> None:
+    base = train.fresh(train.ImageTraining("pico_digits"))
+    made = quantise.quantise(base, quantise.EQVIT, digits.train.images[:32])
+    qat.save_quantised(tmp_path / "q.safetensors", made, "eqvit")
+    found, method = qat.load_quantised(tmp_path / "q.safetensors", "pico_digits")
+    some = digits.test.images[:20]
+    assert method == "eqvit" and torch.equal(found(some), made(some))
+    with pytest.raises(BookError, match="another model"):
+        qat.load_quantised(tmp_path / "q.safetensors", "pico_cifar10")
+    with pytest.raises(BookError, match="do not fit"):
+        train.load_vit(tmp_path / "q.safetensors", CONFIGS["pico_digits"])
+
+
+def test_batches_are_permutations_and_change_the_images(digits: ImageSet) -> None:
+    config = train.ImageTraining("pico_digits", batch=100)
+    labels = torch.cat([train.batch_at(digits.train, config, step)[1] for step in range(12)])
+    assert torch.equal(labels.bincount(), digits.train.labels.bincount())
+    photographs = random_images(8, CONFIGS["pico_cifar10"])
+    moved = train.cropped(photographs, np.random.default_rng(0))
+    assert moved.shape == photographs.shape and moved.dtype == torch.uint8 and not torch.equal(moved, photographs)
+
+
+# ---- The study. ----
+
+
+def test_paired_interval_knows_a_difference_from_none() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.random((3, 2000)) < 0.8
+    better = base | (rng.random((3, 2000)) < 0.1)
+    right = {("fp32", s): base[s] for s in range(3)} | {("eqvit", s): better[s] for s in range(3)}
+    found = study.Study(right, {})
+    mean, low, high = found.difference("eqvit")
+    assert mean == pytest.approx(100 * (better.mean() - base.mean())) and 1 < low < mean < high < 3
+    assert found.difference("fp32")[0] == 0
+    with pytest.raises(BookError, match="no method"):
+        found.accuracy("lsq")
+
+
+def test_committed_study_holds_every_row_on_the_full_test_set() -> None:
+    found = study.load_study("cifar10")
+    assert found.facts["images"] == 10_000
+    for method in quantise.RECIPES:
+        assert found.table(method).shape == (3, 10_000)
+    assert set(quantise.ABLATIONS) <= set(found.methods)
+
+
+# ---- Bad input: one sentence that names it. ----
+
+
+@pytest.mark.parametrize("bits", [0, 1.5, 64])
+def test_bits_nobody_can_quantise_to(bits: float) -> None:
+    for refuse in (uniform.Uniform, attention.Log2Q, lambda b: quantise.Recipe(weight_bits=b), outliers_of):
+        with pytest.raises(BookError, match=f"{bits} bits cannot be quantised to"):
+            refuse(bits)
+
+
+def outliers_of(bits: float) -> outliers.PowerOfTwo:
+    return outliers.PowerOfTwo(4, bits)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 8, 9), (2, 3, 8, 8), (1, 8, 8)])
+def test_images_of_another_size(tiny: ViT, shape: tuple[int, ...]) -> None:
+    with pytest.raises(BookError, match="images are torch.uint8 of shape"):
+        tiny(torch.zeros(shape, dtype=torch.uint8))
+    with pytest.raises(BookError, match="images are torch.float32"):
+        tiny(torch.zeros(2, 1, 8, 8))
+
+
+def broken_set(folder: Path, damage: str) -> None:
+    """Write what looks like CIFAR-10's binary version, damaged in one way."""
+    rng = np.random.default_rng(0)
+    for name in images.BINARY:
+        rows = rng.integers(0, 10, (4, 3073), dtype=np.uint8)
+        if damage == "label" and name == "test_batch.bin":
+            rows[0, 0] = 10
+        data = rows.tobytes()
+        (folder / name).write_bytes(data[:-1] if damage == "cut" and name == "test_batch.bin" else data)
+
+
+@pytest.mark.parametrize(("damage", "says"), [("label", "from .* to 10, outside 0 to 9"), ("cut", "damaged")])
+def test_cifar10_that_is_damaged(tmp_path: Path, damage: str, says: str) -> None:
+    broken_set(tmp_path, damage)
+    with pytest.raises(BookError, match=says):
+        images.read_cifar10(tmp_path)
+
+
+def test_cifar10_in_its_binary_version(tmp_path: Path) -> None:
+    broken_set(tmp_path, "nothing")
+    found = images.read_cifar10(tmp_path)
+    assert found.train.images.shape == (20, 3, 32, 32) and len(found.test) == 4
+
+
+def test_cifar10_folder_that_is_missing_or_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CIFAR10_DIR", str(tmp_path / "none"))
+    with pytest.raises(BookError, match="does not exist"):
+        images.load_images("cifar10")
+    monkeypatch.setenv("CIFAR10_DIR", str(tmp_path))
+    with pytest.raises(BookError, match="holds neither"):
+        images.load_images("cifar10")
+    (tmp_path / "cifar10_jpeg.npz").write_bytes(b"no archive")
+    with pytest.raises(BookError, match="damaged or of another set"):
+        images.load_images("cifar10")
+    monkeypatch.delenv("CIFAR10_DIR")
+    assert images.load_images("cifar10") is None
+    with pytest.raises(BookError, match="unknown"):
+        images.load_images("imagenet")
+
+
+def test_a_data_set_of_another_model(digits: ImageSet) -> None:
+    with pytest.raises(BookError, match="learns from cifar10, not digits"):
+        train.ImageTrainer(train.ImageTraining("pico_cifar10"), digits)
+    few = ImageSet("digits", "a test", digits.train.first(10), Split(digits.test.images, digits.test.labels))
+    with pytest.raises(BookError, match="more than the 10 training images"):
+        train.ImageTrainer(train.ImageTraining("pico_digits"), few)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: ViTConfig(10, 1, 3), "does not divide into 3 heads"),
+        (lambda: ViTConfig(12, 1, 3, image=30, patch=8), "does not divide into patches"),
+        (lambda: train.ImageTraining("deit_t"), "not one to train"),
+        (lambda: qat.QatTraining("pico_digits", method="minmax"), "calibrated, not trained"),
+        (lambda: quantise.recipe("hawq"), "method 'hawq' is unknown"),
+        (lambda: quantise.Recipe(softmax="cordic"), "choose one of float, iexp, base2"),
+    ],
+)
+def test_settings_that_make_no_sense(make: Callable[[], object], says: str) -> None:
+    with pytest.raises(BookError, match=says):
+        make()
+
+
+def test_commands_refuse_in_one_sentence(command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CIFAR10_DIR", raising=False)
+    code, _, error = command(qat.main, "--out", tmp_path)
+    assert code == 2 and "set CIFAR10_DIR" in error
+    save_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(1)}, {"config": {}})
+    code, _, error = command(qat.main, "--model", "pico_digits", "--base", tmp_path / "x.safetensors", "--out", tmp_path)
+    assert code == 2 and "holds another model" in error
+
+
+def test_the_training_command_writes_a_checkpoint_and_its_card(command: Callable, tmp_path: Path) -> None:
+    code, printed, _ = command(train.main, "--model", "pico_digits", "--steps", 3, "--out", tmp_path)
+    assert code == 0 and "of 597 test images from scikit-learn" in printed
+    train.load_vit(tmp_path / "pico_digits.safetensors", CONFIGS["pico_digits"])
+    teacher = tmp_path / "teacher_digits.safetensors"
+    train.save_vit(teacher, train.fresh(train.ImageTraining("teacher_digits")))
+    options = ("--base", tmp_path / "pico_digits.safetensors", "--teacher", teacher, "--steps", 2)
+    code, printed, _ = command(qat.main, "--model", "pico_digits", *options, "--out", tmp_path / "q")
+    assert code == 0 and "pico_digits_eqvit.safetensors" in printed
+
+
+def test_openvino_and_torch_classify_alike_on_the_cpu() -> None:
+    from lib.acap import cpu
+
+    routes = cpu.contenders("pico_digits", threads=1)
+    exact, int8 = routes["torch"](), next(iter(routes["openvino_int8"]().values()))
+    assert np.corrcoef(exact.numpy().ravel(), int8.ravel())[0, 1] > 0.9
+    found = cpu.latencies(routes, rounds=1, progress=False)
+    assert set(found) == {"torch", "openvino_int8"} and all(ms > 0 for ms in found.values())
+    with pytest.raises(BookError, match="at least 1"):
+        cpu.latencies(routes, rounds=0)

@@ -56,6 +56,8 @@ KEY_RESULTS = (
     "vitis.pocket.crossings_per_token",
     "host.best_over_torch",
     "host.c_over_ort_fp32",
+    "acap.qat.*.eqvit_minus_fp32_pct",
+    "acap.qat.*.w4a8_minus_fp32_pct",
     "compare.claims.*",
 )
 

@@ -18,8 +18,9 @@ import torch.nn as nn
 from torch import Tensor
 
 from lib.acap.uniform import check_bits
+from lib.errors import BookError
 
-PRECISION = 15  # fraction bits of each power of two that softmax adds up; 256 of them stay below 2^24
+PRECISION = 15  # fraction bits of each power of two that softmax adds up; float32 holds the sum of 512 of them
 ROOT_HALF = math.sqrt(0.5)
 
 
@@ -83,6 +84,8 @@ class Base2Softmax(nn.Module):
 
     def __init__(self, head_width: int, bits: int = 4, fraction: int = 3) -> None:
         super().__init__()
+        if fraction not in range(PRECISION):
+            raise BookError(f"{fraction} fraction bits are outside 0 to {PRECISION - 1}; choose fewer")
         self.bits, self.fraction = check_bits(bits), fraction
         self.scale = math.log2(math.e) / head_width**0.5
 
@@ -159,7 +162,8 @@ def iexp(scores: Tensor, scale: float) -> Tensor:
     """I-BERT's integer exponential (Kim et al. 2021, Algorithm 2) of scores <= 0, in units of a scale^2."""
     a, b, c = IEXP
     octave, shift, constant = math.floor(math.log(2) / scale), math.floor(b / scale), math.floor(c / (a * scale**2))
-    whole = (-scores / octave).floor().clamp_max(30)
+    scores = scores.clamp_min(-30 * octave)
+    whole = (-scores / octave).floor()
     rest = scores + whole * octave
     return (((rest + shift) ** 2 + constant) * torch.exp2(-whole)).floor()
 
@@ -168,7 +172,8 @@ def iexp_twin(scores: np.ndarray, scale: float) -> np.ndarray:
     """The same on integers, int64."""
     a, b, c = IEXP
     octave, shift, constant = math.floor(math.log(2) / scale), math.floor(b / scale), math.floor(c / (a * scale**2))
-    whole = np.minimum(-scores // octave, 30)
+    scores = np.maximum(scores, -30 * octave)
+    whole = -scores // octave
     rest = scores + whole * octave
     return ((rest + shift) ** 2 + constant) >> whole
 

@@ -15,6 +15,7 @@ import openvino as ov
 import torch
 from tqdm import tqdm
 
+from lib import bench
 from lib.acap.vit import CONFIGS, ViT
 from lib.errors import BookError
 from lib.ptq.quiet import quiet
@@ -33,21 +34,21 @@ def random_images(config: str, batch: int = BATCH, seed: int = 0) -> torch.Tenso
     return torch.from_numpy(rng.integers(0, 256, (batch, shape.channels, shape.image, shape.image), dtype=np.uint8))
 
 
-def torch_inference(model: ViT, images: torch.Tensor) -> Inference:
+def torch_inference(model: ViT, images: torch.Tensor, threads: int) -> Inference:
     @torch.inference_mode()
     def infer() -> torch.Tensor:
-        return model(images)
+        with bench.threads(threads):
+            return model(images)
 
     return infer
 
 
-def openvino_inference(model: ViT, images: torch.Tensor, int8: bool, threads: int) -> Inference:
-    """Compile a model for the CPU, in FP32 or, through NNCF, in INT8; return a function that infers ``images``."""
+def openvino_inference(model: ViT, images: torch.Tensor, threads: int) -> Inference:
+    """Quantise a model to INT8 by NNCF and compile it for the CPU; return a function that infers ``images``."""
     with quiet("nncf"), torch.no_grad():
         graph = ov.convert_model(model, example_input=images, input=list(images.shape))
-        if int8:
-            samples = nncf.Dataset([images.numpy()])
-            graph = nncf.quantize(graph, samples, model_type=nncf.ModelType.TRANSFORMER, subset_size=1)
+        samples = nncf.Dataset([images.numpy()])
+        graph = nncf.quantize(graph, samples, model_type=nncf.ModelType.TRANSFORMER, subset_size=1)
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     request = ov.Core().compile_model(graph, "CPU", settings).create_infer_request()
     request.set_input_tensor(ov.Tensor(images.numpy()))
@@ -61,8 +62,8 @@ def contenders(config: str, threads: int) -> dict[str, Inference]:
         model = ViT(CONFIGS[config]).eval()
     images = random_images(config)
     return {
-        "torch": torch_inference(model, images),
-        "openvino_int8": openvino_inference(model, images, True, threads),
+        "torch": torch_inference(model, images, threads),
+        "openvino_int8": openvino_inference(model, images, threads),
     }
 
 

@@ -41,9 +41,8 @@ def integer_gelu(codes: Tensor, scale: float) -> Tensor:
     root = scale / math.sqrt(2)
     shift, constant = math.floor(-b / root), math.floor(1 / (a * root**2))
     clipped = codes.abs().clamp_max(shift)
-    erf = codes.sign() * ((clipped - shift) ** 2 + constant)  # of scale a root^2
-    one = math.floor(1 / (a * root**2))
-    return codes.double() * (erf + one).double() * (scale * a * root**2 / 2)
+    erf = codes.sign() * ((clipped - shift) ** 2 + constant)  # of scale a root^2, in which the constant is 1
+    return codes.double() * (erf + constant).double() * (scale * a * root**2 / 2)
 
 
 def printed_gelu(codes: Tensor) -> Tensor:

@@ -1,16 +1,17 @@
 """A whole Vision Transformer in integers, in NumPy: what the hardware computes, number for number.
 
-``IntegerViT`` is made from a model that ``lib.acap.qat`` trained by EQ-ViT's recipe. Between operators only int8 codes
-and attention's shift counts pass; inside are int32 sums, 24-bit multipliers with a shift, the base-2 softmax, the GELU
-table, and a LayerNorm with an integer square root. No floating point is left: the codes are those of the PyTorch model up
-to a multiplier's last bit. A trace keeps every operator's output by name, which is what generated hardware is held to.
+``IntegerViT`` is made from a model that ``lib.acap.qat`` trained by EQ-ViT's recipe. Between operators only codes of eight
+bits and attention's shift counts pass. Inside a Linear are int32 sums and 24-bit multipliers with a shift, 55 bits before
+it; inside attention sums of shifted values, of 31 bits up to 1,024 tokens; inside LayerNorm an integer square root of 50
+bits, and products of up to 43. The codes are those of the PyTorch model but for a last bit here and there. A trace keeps
+every operator's output by name, which is what generated hardware is held to.
 
-Shapes: N images, T tokens, C width, H heads, D = C/H. All arrays are int64 here; the comments say what width holds them.
+Shapes: N images, T tokens, C width, H heads, D = C/H. All arrays are int64 here.
 """
 
 from __future__ import annotations
 
-import math
+import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +25,7 @@ from lib.acap.uniform import QuantLinear, Uniform
 from lib.acap.vit import PIXEL_SCALE, PIXEL_ZERO, Block, ViT, check_images, cut_patches
 from lib.errors import BookError
 
-MULTIPLIER_BITS = 24  # one input of Versal's DSP58, which multiplies 27 by 24 bits
+MULTIPLIER_BITS = 24  # the narrower input of Versal's DSP58, which multiplies 27 by 24 bits
 ROOT_BITS = 6  # fraction bits of LayerNorm's square root
 INVERSE_BITS = 40  # of its reciprocal: 2^40 / root
 NORM_BITS = 16  # fraction bits of a normalised value, and of the gain after it
@@ -85,6 +86,8 @@ class IntegerLinear:
         units = scale * _array(layer.quantiser.scale).reshape(-1)  # (out,), or (1,) for a weight of one scale
         units = np.broadcast_to(units, (len(weight),))
         bias = np.rint((_array(layer.bias) + extra) / units).astype(np.int64) - zero * weight.sum(axis=1)
+        if (255 * np.abs(weight).sum(axis=1) + np.abs(bias)).max() >= 2**31:
+            raise BookError("a Linear's sums outgrow 32 bits; calibrate the model again")
         return cls(weight, bias, units)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
@@ -154,7 +157,7 @@ class LayerNorm:
         return cls(gain, bias, max(1, round(norm.eps * (width / residual.scale) ** 2)), residual)
 
     def __call__(self, codes: np.ndarray) -> np.ndarray:
-        u = self.residual.units(codes)  # 12 bits
+        u = self.residual.units(codes)  # 12 bits and sign
         width, total = u.shape[-1], u.sum(axis=-1, keepdims=True)
         deviation = width * u - total
         spread = width * (u * u).sum(axis=-1, keepdims=True) - total * total + self.epsilon
@@ -228,7 +231,7 @@ class IntegerBlock:
         q, k, v = qkv.reshape(N, T, 3, self.heads, C // self.heads).transpose(2, 0, 3, 1, 4)  # each (N, H, T, D)
         scores = self.to_scores(q @ k.swapaxes(2, 3))  # (N, H, T, T)
         shifts = base2_codes_twin(scores, self.attention_bits, self.fraction)
-        weighed = weigh_twin(shifts, v, self.attention_bits)  # 30 bits
+        weighed = weigh_twin(shifts, v, self.attention_bits)
         context = signed8(self.to_context(weighed)).transpose(0, 2, 1, 3).reshape(N, T, C)
         residual1 = self.add1(self.out(context), codes)
         normed2 = self.norm2(residual1)
@@ -239,6 +242,22 @@ class IntegerBlock:
         steps |= {"residual1": residual1, "normed2": normed2, "hidden": hidden, "activated": activated}
         trace.update({f"{name}.{step}": value for step, value in (steps | {"residual2": residual2}).items()})
         return residual2
+
+
+def _check(model: ViT) -> None:
+    """Raise BookError unless everything between a model's operators is codes of eight bits, and its softmax base 2."""
+    sites = [model.embedded, model.normed]
+    for block in model.blocks:
+        attention, feed_forward = block.attention, block.feed_forward
+        sites += [block.normed1, block.residual1, block.normed2, block.residual2]
+        sites += [attention.q, attention.k, attention.v, attention.context, feed_forward.hidden, feed_forward.activated]
+    softmaxes = [block.attention.softmax for block in model.blocks]
+    eight = all(isinstance(site, (Uniform, PowerOfTwo)) and site.bits == 8 for site in sites)
+    streams = [model.embedded, *(site for b in model.blocks for site in (b.residual1, b.residual2))]
+    integers = all(isinstance(site, PowerOfTwo) for site in streams)
+    base2 = all(isinstance(softmax, Base2Softmax) and softmax.bits <= 4 for softmax in softmaxes)
+    if not (eight and integers and base2):
+        raise BookError("only a model of EQ-ViT's recipe is all integers; quantise it by eqvit or eqvit_w4a8")
 
 
 @dataclass(frozen=True)
@@ -258,9 +277,8 @@ class IntegerViT:
     @classmethod
     def of(cls, model: ViT) -> IntegerViT:
         """Take the codes of a quantised model; BookError if it was not quantised by EQ-ViT's recipe."""
-        if not (isinstance(model.embedded, PowerOfTwo) and isinstance(model.blocks[0].attention.softmax, Base2Softmax)):
-            raise BookError("only a model of EQ-ViT's recipe is all integers; quantise it by eqvit or eqvit_w4a8")
-        model = model.cpu().eval()
+        _check(model)
+        model = copy.deepcopy(model).cpu().eval()
         embedded = Residual.of(model.embedded)
         stem = IntegerLinear.of(model.stem.linear, PIXEL_SCALE, extra=_array(model.position[0, 1:]))
         blocks, before = [], embedded
@@ -277,7 +295,7 @@ class IntegerViT:
             blocks=blocks,
             norm=LayerNorm.of(model.norm, model.normed, before),
             head=head,
-            to_logits=Rescale.by(head.scale / head.scale.max() * math.sqrt(0.5)),
+            to_logits=Rescale.by(head.scale / head.scale.max()),  # logits need no scale, but one for all
         )
 
     def embed(self, images: np.ndarray) -> np.ndarray:

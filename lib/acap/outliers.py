@@ -16,7 +16,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from lib.acap.uniform import SMALLEST_SCALE, RoundToGrid, check_bits
+from lib.acap.uniform import SMALLEST_SCALE, RoundToGrid, check_bits, uniform_codes
+from lib.errors import BookError
 
 REACH = 3  # R: the widest channel's coefficient is 2^R
 SIGMAS = 3.0
@@ -66,8 +67,11 @@ class PowerOfTwo(nn.Module):
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
         """Stage 1: take the range of x (..., C), and each channel's r by three standard deviations."""
-        self.low.copy_(x.min().clamp_max(0)), self.high.copy_(x.max().clamp_min(0))
-        self.r.copy_(estimate(x))
+        if not x.isfinite().all():
+            raise BookError("the activations to calibrate on are not finite; train the model again")
+        self.low.copy_(x.min().clamp_max(0))
+        self.high.copy_(x.max().clamp_min(0))
+        self.r.copy_(estimate(x, self.scale, self.zero, self.last))
 
     @torch.no_grad()
     def search(self, x: Tensor) -> None:
@@ -82,7 +86,7 @@ class PowerOfTwo(nn.Module):
 
 def power_of_two_codes(x: np.ndarray, scale: np.ndarray, r: np.ndarray, zero: np.ndarray, last: int) -> np.ndarray:
     """NumPy twin: the codes of x (..., C), int64; all as the quantiser has them, float32."""
-    return np.clip(np.rint(x / (scale * np.exp2(r))) + zero, 0, last).astype(np.int64)
+    return uniform_codes(x, scale * np.exp2(r), zero, 0, last)
 
 
 def channel_reach(x: Tensor) -> Tensor:
@@ -96,10 +100,15 @@ def outlier_channels(x: Tensor) -> Tensor:
     return reach > reach.mean() + SIGMAS * reach.std(correction=0)
 
 
-def estimate(x: Tensor) -> Tensor:
-    """Stage 1 of Algorithm 1: an outlier channel gets the r that holds it, all others the one that holds the largest of them."""
-    reach, outliers = channel_reach(x), outlier_channels(x)
-    needed = (REACH + (reach / reach.max().clamp_min(SMALLEST_SCALE)).log2().ceil()).clamp(0, REACH)
+def estimate(x: Tensor, scale: Tensor, zero: Tensor, last: int) -> Tensor:
+    """Stage 1: an outlier channel gets the least r that clips none of it, all others the one the widest of them needs.
+
+    x: (..., C); scale, zero and last: the layer's grid at r = 0. Returns float32 (C,), 0 to R.
+    """
+    low, high = x.flatten(0, -2).aminmax(dim=0)
+    ends = torch.stack((high / ((last - zero) * scale), -low / (zero * scale).clamp_min(SMALLEST_SCALE)))
+    needed = ends.amax(dim=0).clamp_min(1).log2().ceil().clamp(0, REACH)
+    outliers = outlier_channels(x)
     common = needed[~outliers].max() if (~outliers).any() else needed.new_zeros(())
     return torch.where(outliers, needed, common)
 

@@ -3,7 +3,8 @@
 Algorithm 1 of EQ-ViT. Stage 1 estimates the power-of-two coefficients of the residual stream's outlier channels
 (``quantise`` does that); stage 2 trains while it searches them anew every so often, with the quantisation loss added;
 stage 3 fixes them and trains on. Any other recipe of ``lib.acap.quantise`` that learns is trained by the same loop, and
-so is FP32: the same images in the same order, and the same teacher.
+so is FP32: the same images in the same order, and the teacher that its recipe names. Products are made in bfloat16 where
+``bf16`` is on, for FP32 as for the others; what is tested is single precision.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from torch import Tensor
 
 from lib.acap.images import ImageSet
 from lib.acap.quantise import ABLATIONS, RECIPES, quantise, recipe, residuals
-from lib.acap.train import ImageTrainer, ImageTraining, Teaching, add_options, chosen_images, load_vit, predict
+from lib.acap.train import ImageTrainer, ImageTraining, Teaching, add_options, chosen_images, load_vit, read_vit, right
 from lib.acap.vit import CONFIGS, ViT
-from lib.checkpoint import CHECKPOINTS, load_tensors, save_tensors
+from lib.checkpoint import CHECKPOINTS, save_tensors
 from lib.errors import BookError, run_command
 from lib.train import option
 
@@ -41,6 +42,8 @@ class QatTraining(ImageTraining):
         super().__post_init__()
         if not recipe(self.method).trained:
             raise BookError(f"{self.method} is calibrated, not trained; choose a method that learns")
+        if not self.pull >= 0:
+            raise BookError(f"pull is {self.pull}; it must not be negative")
         if not 0 <= self.searching <= 1:
             raise BookError(f"searching is {self.searching}; it must lie between 0 and 1")
 
@@ -49,7 +52,7 @@ RUNS = {
     "pico_cifar10": QatTraining(
         "pico_cifar10", steps=800, lr=1e-3, min_lr=1e-5, warmup=50, weight_decay=0.01, bf16="on"
     ),
-    "pico_digits": QatTraining("pico_digits", steps=200, batch=64, lr=2e-3, min_lr=1e-5, warmup=10, weight_decay=0.01),
+    "pico_digits": QatTraining("pico_digits", steps=400, batch=64, lr=2e-3, min_lr=1e-5, warmup=10, weight_decay=0.01),
 }
 
 
@@ -67,14 +70,14 @@ class QatTrainer(ImageTrainer):
         searching = self.step < self.config.searching * self.config.steps
         for site in self.residuals:
             site.searching = searching
-        if self.residuals and searching and self.step % SEARCH_EVERY == 0:
+        if self.residuals and searching and self.step and self.step % SEARCH_EVERY == 0:
             self.search()
         super().take_step()
 
     @torch.no_grad()
     def search(self) -> None:
         """Give every channel of every residual sum its best coefficient on some training images."""
-        order = torch.arange(SEARCH_IMAGES) * self.step % len(self.data.train)
+        order = (torch.arange(SEARCH_IMAGES) + SEARCH_IMAGES * self.step // SEARCH_EVERY) % len(self.data.train)
         seen: list[tuple[int, Tensor]] = []
         handles = [
             site.register_forward_pre_hook(lambda _m, inputs, number=number: seen.append((number, inputs[0].float())))
@@ -91,7 +94,10 @@ class QatTrainer(ImageTrainer):
         """The quantisation loss of stage 2, averaged over the residual sums."""
         if not self.residuals or not self.residuals[0].searching:
             return 0.0
-        return self.config.pull * sum(site.loss for site in self.residuals) / len(self.residuals)
+        loss = self.config.pull * sum(site.loss for site in self.residuals) / len(self.residuals)
+        for site in self.residuals:
+            site.loss = 0.0  # a kept graph could not be copied
+        return loss
 
 
 def train_method(config: QatTraining, data: ImageSet, base: ViT, teacher: ViT, **options: object) -> ViT:
@@ -111,18 +117,21 @@ def load_quantised(path: str | Path, config: str) -> tuple[ViT, str]:
 
     Raises BookError for a file that is missing, damaged, or of another model.
     """
-    tensors, metadata = load_tensors(path)
-    if metadata.get("vit") != dataclasses.asdict(CONFIGS[config]) or "method" not in metadata:
-        found = metadata.get("vit", "no Vision Transformer")
-        raise BookError(f"{path} holds another model ({found}); expected a quantised {CONFIGS[config]}")
+    if config not in CONFIGS:
+        raise BookError(f"the model {config!r} is unknown; choose one of {', '.join(CONFIGS)}")
     shape = CONFIGS[config]
+    tensors, metadata = read_vit(path, shape)
+    if metadata.get("method") not in [*RECIPES, *ABLATIONS]:
+        raise BookError(f"{path} holds another model (of no method of this book); expected a quantised {config}")
     with torch.random.fork_rng(devices=[]):
         blank = torch.zeros(1, shape.channels, shape.image, shape.image, dtype=torch.uint8)
         model = quantise(ViT(shape), recipe(metadata["method"]), blank)
     try:
         model.load_state_dict(tensors)
     except RuntimeError:
-        raise BookError(f"{path} holds tensors that do not fit its method {metadata['method']}; train it again") from None
+        raise BookError(
+            f"{path} holds tensors that do not fit its method {metadata['method']}; train it again"
+        ) from None
     return model.eval(), metadata["method"]
 
 
@@ -132,7 +141,9 @@ def shipped(name: str) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m lib.acap.qat", description="Train a ViT with its rounding in place.")
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.acap.qat", description="Train a ViT with its rounding in place."
+    )
     parser.add_argument("--model", choices=RUNS, default="pico_cifar10", help="model configuration, and its image set")
     parser.add_argument("--base", type=Path, help="the trained model to start from (default: the shipped one)")
     parser.add_argument("--teacher", type=Path, help="the model to learn from (default: the shipped one)")
@@ -147,8 +158,7 @@ def main() -> None:
     model = train_method(config, data, base, teacher, out=given.out, resume=given.resume)
     path = given.out / f"{config.model}_{config.method}.safetensors"
     save_quantised(path, model, config.method)
-    right = (predict(model, data.test.images) == data.test.labels).double().mean().item()
-    print(f"{path}: {100 * right:.2f} % of {len(data.test):,} test images from {data.source}")
+    print(f"{path}: {100 * right(model, data).mean():.2f} % of {len(data.test):,} test images from {data.source}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """A Vision Transformer made of integers: what is rounded how, for each row of the paper's Table VII.
 
-Every row quantises the same places: both factors of every matrix product, the attention map, GELU's output, the residual
-stream and what LayerNorm hands on. They differ in how the ranges are found, in the grids, in the arithmetic of softmax
-and GELU, and in whether the weights are trained on with the rounding in place (``lib.acap.qat``).
+Every row quantises both factors of every matrix product, the attention map, GELU's output, the residual stream and what
+LayerNorm hands on; a row whose GELU is a table, its input too. They differ in how the ranges are found, in the grids, in
+the arithmetic of softmax and GELU, and in whether the weights are trained on with the rounding in place (``lib.acap.qat``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from lib.acap import gelu
 from lib.acap.attention import Base2Softmax, IntegerExpSoftmax, Log2Q
 from lib.acap.outliers import PowerOfTwo
-from lib.acap.ranges import omse_rows, set_range
+from lib.acap.ranges import RANGES, omse_rows, set_range
 from lib.acap.uniform import QuantLinear, Uniform, check_bits
 from lib.acap.vit import ViT
 from lib.errors import BookError
@@ -32,8 +32,9 @@ class Recipe:
     """How a model is quantised, and how it is trained on.
 
     ranges: minmax, ema, percentile or omse. softmax: float, iexp (I-BERT's exponential, then a division) or base2 (with
-    codes of powers of two as its output). attention_map: uniform or log2, of ``attention_bits``; base2 implies log2.
-    table: GELU from an 8-bit input. clip: GELU's output on [-0.17, 10]. residual: uniform or ptc (power-of-two
+    codes of powers of two as its output). attention_map: uniform or log2, of ``attention_bits``; base2 needs log2.
+    table: GELU from an 8-bit input. clip: where the range of GELU's output starts: none (by ``ranges``), one_sided
+    ([-0.17, 10], or less if less is reached) or printed (the paper's [-10, 10]). residual: uniform or ptc (power-of-two
     coefficients). rows: a scale for each row of a weight, else one for all. learned: scales are trained. rectify:
     Q-ViT's learned scale and shift of queries and keys. teacher: larger, self or none. trained: weights are trained on.
     """
@@ -45,7 +46,7 @@ class Recipe:
     attention_map: str = "uniform"
     attention_bits: int = 8
     table: bool = False
-    clip: bool = False
+    clip: str = "none"
     residual: str = "uniform"
     rows: bool = True
     learned: bool = False
@@ -58,6 +59,8 @@ class Recipe:
         for bits in (self.weight_bits, self.activation_bits, self.attention_bits):
             check_bits(bits)
         choices = {
+            "ranges": (*RANGES, "omse"),
+            "clip": ("none", "one_sided", "printed"),
             "softmax": ("float", "iexp", "base2"),
             "attention_map": ("uniform", "log2"),
             "residual": ("uniform", "ptc"),
@@ -66,6 +69,8 @@ class Recipe:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise BookError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
+        if self.softmax == "base2" and self.attention_map != "log2":
+            raise BookError("the base-2 softmax gives powers of two; choose attention_map='log2' with it")
 
 
 _LEARNING = Recipe(ranges="omse", learned=True, trained=True)
@@ -75,7 +80,7 @@ EQVIT = dataclasses.replace(
     attention_map="log2",
     attention_bits=4,
     table=True,
-    clip=True,
+    clip="one_sided",
     residual="ptc",
     teacher="larger",
 )
@@ -92,10 +97,10 @@ RECIPES = {
     "eqvit_w4a8": dataclasses.replace(EQVIT, weight_bits=4),
 }
 ABLATIONS = {
-    "no_log2": dataclasses.replace(EQVIT, softmax="iexp", attention_map="uniform", attention_bits=8),
+    "no_log2": dataclasses.replace(EQVIT, softmax="float", attention_map="uniform", attention_bits=8),
     "no_base2": dataclasses.replace(EQVIT, softmax="float"),
     "no_table": dataclasses.replace(EQVIT, table=False),
-    "no_clip": dataclasses.replace(EQVIT, clip=False),
+    "printed_clip": dataclasses.replace(EQVIT, clip="printed"),
     "no_ptc": dataclasses.replace(EQVIT, residual="uniform"),
     "no_teacher": dataclasses.replace(EQVIT, teacher="none"),
     "self_teacher": dataclasses.replace(EQVIT, teacher="self"),
@@ -138,13 +143,17 @@ def quantise(model: ViT, method: Recipe, images: Tensor, batch: int = 64) -> ViT
     """
     if model.config.stem != "patch":
         raise BookError("a convolution stem is not quantised here; take a model of patches")
+    if any(isinstance(module, QuantLinear) for module in model.modules()):
+        raise BookError("the model is quantised already; give the FP32 model it was made from")
+    if not len(images):
+        raise BookError("there are no images to calibrate on; give at least one")
     quantised = copy.deepcopy(model).eval()
     if not method.quantised:
         return quantised
     _replace_linears(quantised, method)
     _replace_nonlinearities(quantised, method)
     sites = _make_sites(quantised, method)
-    samples = _listen(quantised, list(sites), images, batch)
+    samples = listen(quantised, list(sites), images, batch)
     for name, site in sites.items():
         _calibrate(name, site, samples[name], method)
     for name, site in sites.items():
@@ -196,14 +205,15 @@ def _make_sites(model: ViT, method: Recipe) -> dict[str, nn.Module]:
             sites[name] = Uniform(bits, signed=False, learned=method.learned)
         elif kind == "map" and method.softmax != "base2":
             log2 = method.attention_map == "log2"
-            sites[name] = Log2Q(method.attention_bits) if log2 else Uniform(method.attention_bits, signed=False)
+            grid = Uniform(method.attention_bits, signed=False, learned=method.learned)
+            sites[name] = Log2Q(method.attention_bits) if log2 else grid
         elif kind in ("q", "k", "v", "context", "normed1", "normed2", "normed") or (kind == "hidden" and method.table):
             sites[name] = Uniform(bits, learned=method.learned)
     return sites
 
 
-def _listen(model: ViT, names: list[str], images: Tensor, batch: int) -> dict[str, list[Tensor]]:
-    """Return what passes the named sites, one tensor a batch of ``images``."""
+def listen(model: ViT, names: list[str], images: Tensor, batch: int = 64) -> dict[str, list[Tensor]]:
+    """Return what passes the named sites, one tensor a batch of ``images`` uint8 (N, channels, side, side)."""
     heard: dict[str, list[Tensor]] = {name: [] for name in names}
     handles = [
         model.get_submodule(name).register_forward_hook(lambda _m, _i, out, name=name: heard[name].append(out))
@@ -222,9 +232,10 @@ def _calibrate(name: str, site: nn.Module, samples: list[Tensor], method: Recipe
         site.initialise(x)
         if not method.trained:  # what training searches, calibration must
             site.search(x)
-    elif isinstance(site, Uniform) and name.endswith("activated") and method.clip:
-        highest = max(x.max() for x in samples).clamp_max(gelu.HIGHEST)
-        site.set_range(torch.tensor(gelu.LOWEST), highest)
+    elif name.endswith("activated") and method.clip == "one_sided":
+        site.set_range(torch.tensor(gelu.LOWEST), max(x.max() for x in samples).clamp_max(gelu.HIGHEST))
+    elif name.endswith("activated") and method.clip == "printed":
+        site.set_range(torch.tensor(-gelu.HIGHEST), torch.tensor(gelu.HIGHEST))
     elif isinstance(site, Uniform):
         set_range(site, method.ranges, samples)
 

@@ -17,6 +17,7 @@ from lib.errors import BookError
 
 KEPT = 0.9  # of the moving average at each batch
 OUTSIDE = 1e-4  # of the values on either side that Percentile clips
+SAMPLED = 100_000  # values that OMSE looks at
 SHRINKS = 80  # ranges that OMSE tries, from a fifth of the full one upwards
 
 Range = tuple[Tensor, Tensor]
@@ -46,7 +47,8 @@ def omse(samples: Sequence[Tensor], bits: int, signed: bool) -> Range:
     """The range, shrunk from MinMax, that leaves the least squared error after rounding to ``bits``."""
     low, high = minmax(samples)
     x = torch.cat([some.flatten() for some in samples])
-    x = x[:: max(1, len(x) // 100_000)]
+    if len(x) > SAMPLED:  # at random: a stride would see some channels only
+        x = x[torch.randint(len(x), (SAMPLED,), generator=torch.Generator().manual_seed(0))]
     trial = Uniform(check_bits(bits), signed)
     errors = []
     shrinks = torch.linspace(0.2, 1, SHRINKS)

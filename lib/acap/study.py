@@ -13,7 +13,7 @@ import argparse
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 import joblib
 import numpy as np
@@ -25,8 +25,9 @@ from lib import ROOT
 from lib.acap.images import DATASETS, ImageSet
 from lib.acap.qat import CALIBRATION, RUNS, QatTraining, load_quantised, save_quantised, shipped, train_method
 from lib.acap.quantise import ABLATIONS, RECIPES, quantise, recipe
-from lib.acap.train import TRAININGS, ImageTrainer, chosen_images, load_vit, predict
+from lib.acap.train import TRAININGS, ImageTrainer, ImageTraining, chosen_images, digest, load_vit, right
 from lib.acap.vit import CONFIGS, ViT
+from lib.bench import threads
 from lib.checkpoint import load_tensors, save_tensors
 from lib.errors import BookError, run_command
 from lib.train import hardware
@@ -100,9 +101,9 @@ def train_one(method: str, seed: int, start: Starting, data: ImageSet, out: Path
 
     The order of the images is the seed's, the same for every method.
     """
-    torch.set_num_threads(1)
     config = dataclasses.replace(start.training, method=method, seed=seed)
-    return train_method(config, data, start.base, start.teacher, out=out, resume=True, progress=False)
+    with threads(1):
+        return train_method(config, data, start.base, start.teacher, out=out, resume=True, progress=False)
 
 
 def calibrate_one(method: str, fp32: ViT, data: ImageSet) -> ViT:
@@ -110,18 +111,13 @@ def calibrate_one(method: str, fp32: ViT, data: ImageSet) -> ViT:
     return quantise(fp32, recipe(method), data.train.images[:CALIBRATION])
 
 
-def right(model: ViT, data: ImageSet) -> np.ndarray:
-    """Return which images of the test set a model gets right, bool (images,)."""
-    return (predict(model, data.test.images) == data.test.labels).numpy()
-
-
 def run_all(
     methods: Sequence[str], starts: Mapping[int, Starting], data: ImageSet, workers: int = 2, progress: bool = True
 ) -> dict[Run, ViT]:
     """Run methods on every seed, so many at a time, each on one core; return the models.
 
-    Methods that need no training quantise the ``fp32`` model of their seed, which had the same training and teacher as
-    those that do: so what separates the rows is quantisation alone.
+    Methods that need no training quantise the ``fp32`` model of their seed, which has seen the same images as those that
+    do, and learned from the larger teacher.
     """
     trained = ["fp32", *(m for m in methods if m != "fp32" and recipe(m).trained)]
     runs = [(method, seed) for method in trained for seed in starts]
@@ -135,7 +131,7 @@ def run_all(
 
 
 def train_bases(
-    dataset: str, seeds: Iterable[int], data: ImageSet, workers: int = 2, progress: bool = True
+    dataset: str, seeds: Sequence[int], data: ImageSet, workers: int = 2, progress: bool = True
 ) -> dict[int, Starting]:
     """Train, from random weights, one larger model and for each seed a small one that will learn from it."""
     names = [f"teacher_{dataset}"] + [f"pico_{dataset}" for _ in seeds]
@@ -146,9 +142,9 @@ def train_bases(
     return {seed: Starting(base, teacher, RUNS[f"pico_{dataset}"]) for seed, base in zip(seeds, bases)}
 
 
-def _train_base(config: Any, data: ImageSet) -> ViT:
-    torch.set_num_threads(1)
-    return ImageTrainer(config, data).run(progress=False).cpu()
+def _train_base(config: ImageTraining, data: ImageSet) -> ViT:
+    with threads(1):
+        return ImageTrainer(config, data).run(progress=False).cpu()
 
 
 # ---- On disk. ----
@@ -156,20 +152,35 @@ def _train_base(config: Any, data: ImageSet) -> ViT:
 
 def save_study(path: Path, study: Study) -> None:
     """Write a study: one bit an image, atomically."""
-    tensors = {f"{method}/{seed}": torch.from_numpy(np.packbits(found)) for (method, seed), found in study.right.items()}
+    tensors = {
+        f"{method}/{seed}": torch.from_numpy(np.packbits(found)) for (method, seed), found in study.right.items()
+    }
     save_tensors(path, tensors, dict(study.facts))
 
 
 def load_study(dataset: str) -> Study:
-    """Read a committed study; BookError if it is missing or damaged."""
-    tensors, facts = load_tensors(STUDIES / f"{dataset}.safetensors")
-    order = [(method, seed) for method in (*RECIPES, *ABLATIONS, "base", "teacher") for seed in SEEDS]
-    unpacked = {run: _unpack(tensors.get(f"{run[0]}/{run[1]}"), facts["images"]) for run in order}
-    return Study({run: found for run, found in unpacked.items() if found is not None}, facts)
+    """Read a committed study; BookError if it is missing, damaged, or of another image set."""
+    path = STUDIES / f"{dataset}.safetensors"
+    tensors, facts = load_tensors(path)
+    if not isinstance(facts, dict) or facts.get("dataset") != dataset or not isinstance(facts.get("images"), int):
+        raise BookError(f"{path} is no study of {dataset}; run lib.acap.study again")
+    order = [f"{method}/{seed}" for method in (*RECIPES, *ABLATIONS, "base", "teacher") for seed in SEEDS]
+    if not tensors or not set(tensors) <= set(order):
+        raise BookError(f"{path} holds other methods than this book's; run lib.acap.study again")
+    runs = [name for name in order if name in tensors]
+    return Study({_run(name): _unpack(tensors[name], facts["images"], path) for name in runs}, facts)
 
 
-def _unpack(packed: Tensor | None, count: int) -> np.ndarray | None:
-    return None if packed is None else np.unpackbits(packed.numpy(), count=count).astype(bool)
+def _run(name: str) -> Run:
+    method, seed = name.split("/")
+    return method, int(seed)
+
+
+def _unpack(packed: Tensor, count: int, path: Path) -> np.ndarray:
+    """Return the first ``count`` bits, bool; BookError if ``packed`` holds another number of bytes."""
+    if packed.dtype != torch.uint8 or packed.shape != ((count + 7) // 8,):
+        raise BookError(f"{path} does not hold one bit for each of {count:,} images; run lib.acap.study again")
+    return np.unpackbits(packed.numpy(), count=count).astype(bool)
 
 
 # ---- The command. ----
@@ -186,6 +197,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, each on one core")
     parser.add_argument("--out", type=Path, required=True, help="folder for states, checkpoints and the study")
     given = parser.parse_args()
+    if given.workers < 1 or not 1 <= given.ablation_seeds <= len(SEEDS):
+        raise BookError(f"--workers must be at least 1, and --ablation-seeds 1 to {len(SEEDS)}; correct them")
     data = chosen_images(given.dataset, given.source)
     student, teacher = f"pico_{given.dataset}", f"teacher_{given.dataset}"
     training = RUNS[student] if given.steps is None else dataclasses.replace(RUNS[student], steps=given.steps)
@@ -205,24 +218,34 @@ def main() -> None:
         results[method, seed] = right(calibrate_one(method, fp32, data), data)
     for name, model in (("base", start.base), ("teacher", start.teacher)):
         results[name, SEEDS[0]] = right(model, data)
-    facts = {"dataset": data.name, "source": data.source, "images": len(data.test)}
-    facts |= {"training": dataclasses.asdict(training), "torch": torch.__version__}
-    study = Study(results, facts | {"hardware": hardware(torch.device("cpu"))})
+    with threads(1):  # what each run had
+        facts = _facts(start, data) | {"torch": torch.__version__, "hardware": hardware(torch.device("cpu"))}
+    study = Study(results, facts)
     save_study(given.out / f"{given.dataset}.safetensors", study)
     for method in study.methods:
         print(f"{method:14} {study.accuracy(method):6.2f} %")
 
 
+def _facts(start: Starting, data: ImageSet) -> dict[str, Any]:
+    """Return what a run depends on besides its method and seed."""
+    models = {"base": digest(start.base), "teacher": digest(start.teacher)}
+    images = {"dataset": data.name, "source": data.source, "images": len(data.test)}
+    return images | models | {"training": dataclasses.asdict(start.training)}
+
+
 def _kept_run(method: str, seed: int, start: Starting, data: ImageSet, out: Path) -> np.ndarray:
-    """Train a method, or read what an earlier run of it left."""
+    """Train a method, or read what an earlier run of it left; BookError if that was another run."""
     folder = out / f"{method}_{seed}"
-    kept = folder / "right.safetensors"
+    kept, facts = folder / "right.safetensors", _facts(start, data) | {"method": method, "seed": seed}
     if kept.exists():
-        return _unpack(load_tensors(kept)[0]["right"], len(data.test))
+        tensors, found = load_tensors(kept)
+        if found != facts:
+            raise BookError(f"{folder} belongs to a run with other settings, models or images; choose another --out")
+        return _unpack(tensors["right"], len(data.test), kept)
     model = train_one(method, seed, start, data, folder)
     found = right(model, data)
     save_quantised(folder / "model.safetensors", model, method)
-    save_tensors(kept, {"right": torch.from_numpy(np.packbits(found))}, {"method": method, "seed": seed})
+    save_tensors(kept, {"right": torch.from_numpy(np.packbits(found))}, facts)
     return found
 
 

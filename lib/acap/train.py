@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import math
 import time
 from contextlib import nullcontext
@@ -133,7 +134,7 @@ class Teaching:
 
     teacher: ViT | None = None
     soft: float = 0.5
-    similarity: float = 1.0
+    similarity: float = 0.1
 
     def loss(self, student: ViT, images: Tensor, labels: Tensor) -> Tensor:
         """Return the student's loss on a batch, in nats."""
@@ -178,7 +179,9 @@ def resemblance(heads: Tensor) -> Tensor:
 class ImageTrainer:
     """A model, what it learns from, its optimiser and the number of steps done."""
 
-    def __init__(self, config: ImageTraining, data: ImageSet, model: ViT | None = None, teaching: Teaching | None = None):
+    def __init__(
+        self, config: ImageTraining, data: ImageSet, model: ViT | None = None, teaching: Teaching | None = None
+    ):
         """Start from ``model``, which is trained in place, or from random weights."""
         check_data(config, data)
         self.config, self.data, self.teaching = config, data, teaching or Teaching()
@@ -186,13 +189,15 @@ class ImageTrainer:
         self.model = (model if model is not None else fresh(config)).to(self.device)
         if self.teaching.teacher is not None:
             self.teaching.teacher.to(self.device).eval()
+        self.origin = {"model": digest(self.model), "teacher": digest(self.teaching.teacher)}
         self.optimizer = self.make_optimizer()
         self.step, self.seconds, self.loss = 0, 0.0, math.nan
 
     def make_optimizer(self) -> torch.optim.AdamW:
-        """AdamW that decays matrices only."""
-        matrices = [p for p in self.model.parameters() if p.requires_grad and p.dim() == 2]
-        others = [p for p in self.model.parameters() if p.requires_grad and p.dim() != 2]
+        """AdamW that decays the Linears' weights, and neither gains, biases, embeddings nor scales."""
+        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        matrices = [p for name, p in named if name.endswith("weight") and p.dim() == 2]
+        others = [p for name, p in named if not (name.endswith("weight") and p.dim() == 2)]
         groups = [
             {"params": matrices, "weight_decay": self.config.weight_decay},
             {"params": others, "weight_decay": 0.0},
@@ -256,19 +261,37 @@ class ImageTrainer:
         for name, parameter in self.model.named_parameters():
             for moment, tensor in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"{moment}.{name}"] = tensor
-        run = {"config": dataclasses.asdict(self.config), "step": self.step, "seconds": self.seconds}
-        save_tensors(path, tensors, run)
+        run = {"config": dataclasses.asdict(self.config), "origin": self.origin}
+        save_tensors(path, tensors, run | {"step": self.step, "seconds": self.seconds})
 
     def load_state(self, path: Path) -> None:
         tensors, run = load_tensors(path)
-        if run.get("config") != dataclasses.asdict(self.config):
+        if not isinstance(run, dict) or run.get("config") != dataclasses.asdict(self.config):
             raise BookError(f"{path} belongs to a run with other settings; repeat its flags, or choose another --out")
-        self.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
-        for name, parameter in self.model.named_parameters():
-            if f"exp_avg.{name}" in tensors:
-                moments = ("step", "exp_avg", "exp_avg_sq")
-                self.optimizer.state[parameter] = {m: tensors[f"{m}.{name}"].to(self.device) for m in moments}
-        self.step, self.seconds = run["step"], run["seconds"]
+        if run.get("origin") != self.origin:
+            raise BookError(
+                f"{path} belongs to a run from another model or teacher; repeat them, or choose another --out"
+            )
+        try:
+            weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+            self.model.load_state_dict(weights)
+            for name, parameter in self.model.named_parameters():
+                if f"exp_avg.{name}" in tensors:
+                    moments = ("step", "exp_avg", "exp_avg_sq")
+                    self.optimizer.state[parameter] = {m: tensors[f"{m}.{name}"].to(self.device) for m in moments}
+            self.step, self.seconds = run["step"], run["seconds"]
+        except (KeyError, RuntimeError):
+            raise BookError(f"{path} is no whole state of this run; choose another --out") from None
+
+
+def digest(model: nn.Module | None) -> str | None:
+    """Return the SHA-256 of a model's weights, by which a resumed run knows what it started from."""
+    if model is None:
+        return None
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
 def fresh(config: ImageTraining) -> ViT:
@@ -295,6 +318,11 @@ def predict(model: nn.Module, images: Tensor, batch: int = 250, progress: bool =
     return torch.cat([model(part.to(device)).argmax(1).cpu() for part in some])
 
 
+def right(model: nn.Module, data: ImageSet) -> np.ndarray:
+    """Return which images of the test set a model gets right, bool (images,)."""
+    return (predict(model, data.test.images) == data.test.labels).numpy()
+
+
 # ---- Checkpoints. ----
 
 
@@ -302,12 +330,21 @@ def save_vit(path: str | Path, model: ViT) -> None:
     save_tensors(path, model.state_dict(), {"vit": dataclasses.asdict(model.config)})
 
 
+def read_vit(path: str | Path, config: ViTConfig) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a checkpoint's tensors and metadata; BookError as ``load_vit``, or if a value is not finite."""
+    tensors, metadata = load_tensors(path)
+    found = metadata.get("vit", "no Vision Transformer") if isinstance(metadata, dict) else "no Vision Transformer"
+    if found != dataclasses.asdict(config):
+        raise BookError(f"{path} holds another model ({found}); expected {config}")
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise BookError(f"{path} holds values in {name} that are not finite; train it again")
+    return tensors, metadata
+
+
 def load_vit(path: str | Path, config: ViTConfig) -> ViT:
     """Read a model in evaluation mode; BookError if the file is missing, damaged, or of another model than ``config``."""
-    tensors, metadata = load_tensors(path)
-    if metadata.get("vit") != dataclasses.asdict(config):
-        found = metadata.get("vit", "no Vision Transformer")
-        raise BookError(f"{path} holds another model ({found}); expected {config}")
+    tensors, _ = read_vit(path, config)
     with torch.random.fork_rng(devices=[]):
         model = ViT(config)
     try:
@@ -366,12 +403,12 @@ def main() -> None:
     config = dataclasses.replace(TRAININGS[given.model], **chosen)
     data = chosen_images(config.dataset, given.source)
     start = load_vit(given.init, CONFIGS[config.model]) if given.init else None
+    before = read_json(given.init.with_suffix(".json"), "the card of --init") if given.init else None
     trainer = ImageTrainer(config, data, start)
     model = trainer.run(given.out, given.resume)
-    accuracy = 100 * (predict(model, data.test.images) == data.test.labels).double().mean().item()
+    accuracy = 100 * right(model, data).mean().item()
     path = given.out / f"{config.model}.safetensors"
     save_vit(path, model.cpu())
-    before = read_json(given.init.with_suffix(".json"), "the card of --init") if given.init else None
     write_json(path.with_suffix(".json"), card(trainer, accuracy, before))
     print(f"{path}: {accuracy:.2f} % of {len(data.test):,} test images from {data.source}")
 

@@ -102,7 +102,7 @@ def uniform_codes(x: np.ndarray, scale: np.ndarray, zero: np.ndarray, first: int
 
 
 class QuantLinear(nn.Module):
-    """A Linear whose weight is rounded, row by row; ``weight``'s scale is 2^b levels over each output channel."""
+    """A Linear whose weight is rounded to a symmetric grid: one scale for each output channel (``rows``), or one for all."""
 
     def __init__(self, layer: nn.Linear, bits: int, rows: bool, learned: bool) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, TypeVar
 
 import numpy as np
 import torch
@@ -37,9 +37,25 @@ from lib.gpt import CONFIGS, GPT
 
 BETAS = (0.9, 0.95)  # Table 1.2's AdamW
 
+Config = TypeVar("Config")  # a dataclass of options
+
 
 def option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
+
+
+def check_above_zero(config: Any, *names: str) -> None:
+    """Raise BookError unless the named fields of a configuration are above zero."""
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise BookError(f"{name} is {getattr(config, name)}; it must be above 0")
+
+
+def check_not_negative(config: Any, *names: str) -> None:
+    """Raise BookError if a named field of a configuration is negative."""
+    for name in names:
+        if not getattr(config, name) >= 0:
+            raise BookError(f"{name} is {getattr(config, name)}; it must not be negative")
 
 
 @dataclass(frozen=True)
@@ -65,14 +81,10 @@ class TrainConfig:
             raise BookError(f"the model {self.model!r} is unknown; choose one of {', '.join(CONFIGS)}")
         if self.bf16 not in ("auto", "on", "off"):
             raise BookError(f"bf16 is {self.bf16!r}; choose auto, on or off")
-        for name in ("steps", "batch", "accumulate", "lr", "clip", "eval_every", "eval_chars"):
-            if not getattr(self, name) > 0:
-                raise BookError(f"{name} is {getattr(self, name)}; it must be above 0")
+        check_above_zero(self, "steps", "batch", "accumulate", "lr", "clip", "eval_every", "eval_chars")
         if self.seed >= 2**63:
             raise BookError(f"seed is {self.seed}; it must be below 2^63")
-        for name in ("min_lr", "warmup", "weight_decay", "seed"):
-            if not getattr(self, name) >= 0:
-                raise BookError(f"{name} is {getattr(self, name)}; it must not be negative")
+        check_not_negative(self, "min_lr", "warmup", "weight_decay", "seed")
 
     @property
     def characters_per_step(self) -> int:
@@ -460,9 +472,7 @@ def parse(arguments: list[str] | None = None) -> tuple[TrainConfig, argparse.Nam
 
 def add_options(parser: argparse.ArgumentParser, kind: type[TrainConfig]) -> None:
     """Add every field of a configuration as a flag, and the flags that any run has."""
-    for entry in fields(kind):
-        value = {"int": int, "float": float, "str": str}[entry.type]
-        parser.add_argument(f"--{entry.name.replace('_', '-')}", type=value, help=entry.metadata["help"])
+    add_fields(parser, kind)
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, state and log")
     parser.add_argument("--data", type=Path, help="a prepared corpus folder (default: by --source)")
     parser.add_argument("--source", choices=SOURCES, default="auto", help="where the text comes from")
@@ -470,7 +480,15 @@ def add_options(parser: argparse.ArgumentParser, kind: type[TrainConfig]) -> Non
     parser.add_argument("--wandb", metavar="PROJECT", help="also report to Weights & Biases")
 
 
-def override(config: TrainConfig, given: argparse.Namespace) -> TrainConfig:
+def add_fields(parser: argparse.ArgumentParser, kind: type, but: tuple[str, ...] = ()) -> None:
+    """Add every field of a configuration, ``but`` some, as a flag."""
+    for entry in fields(kind):
+        if entry.name not in but:
+            value = {"int": int, "float": float, "str": str}[entry.type]
+            parser.add_argument(f"--{entry.name.replace('_', '-')}", type=value, help=entry.metadata["help"])
+
+
+def override(config: Config, given: argparse.Namespace) -> Config:
     """Return ``config`` with the fields that were given on the command line."""
     chosen = {o.name: getattr(given, o.name) for o in fields(config) if getattr(given, o.name) is not None}
     return dataclasses.replace(config, **chosen)

@@ -158,10 +158,15 @@ def weigh_twin(codes: np.ndarray, values: np.ndarray, bits: int) -> np.ndarray:
 IEXP = (0.35815147, 1.353, 0.344)  # I-BERT, Eq. (13): a (p + b)^2 + c is nearly exp(p) on [-ln 2, 0]
 
 
+def _iexp_constants(scale: float) -> tuple[int, int, int]:
+    """Return ln 2, b and c / a in whole steps of the scale, the last in its square."""
+    a, b, c = IEXP
+    return math.floor(math.log(2) / scale), math.floor(b / scale), math.floor(c / (a * scale**2))
+
+
 def iexp(scores: Tensor, scale: float) -> Tensor:
     """I-BERT's integer exponential (Kim et al. 2021, Algorithm 2) of scores <= 0, in units of a scale^2."""
-    a, b, c = IEXP
-    octave, shift, constant = math.floor(math.log(2) / scale), math.floor(b / scale), math.floor(c / (a * scale**2))
+    octave, shift, constant = _iexp_constants(scale)
     scores = scores.clamp_min(-30 * octave)
     whole = (-scores / octave).floor()
     rest = scores + whole * octave
@@ -170,8 +175,7 @@ def iexp(scores: Tensor, scale: float) -> Tensor:
 
 def iexp_twin(scores: np.ndarray, scale: float) -> np.ndarray:
     """The same on integers, int64."""
-    a, b, c = IEXP
-    octave, shift, constant = math.floor(math.log(2) / scale), math.floor(b / scale), math.floor(c / (a * scale**2))
+    octave, shift, constant = _iexp_constants(scale)
     scores = np.maximum(scores, -30 * octave)
     whole = -scores // octave
     rest = scores + whole * octave

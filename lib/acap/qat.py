@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from lib.acap.train import ImageTrainer, ImageTraining, Teaching, add_options, c
 from lib.acap.vit import CONFIGS, ViT
 from lib.checkpoint import CHECKPOINTS, save_tensors
 from lib.errors import BookError, run_command
-from lib.train import option
+from lib.train import check_not_negative, option, override
 
 CALIBRATION = 256  # images of the training set that set the ranges
 SEARCH_EVERY = 25  # steps of stage 2 between two searches
@@ -42,8 +42,7 @@ class QatTraining(ImageTraining):
         super().__post_init__()
         if not recipe(self.method).trained:
             raise BookError(f"{self.method} is calibrated, not trained; choose a method that learns")
-        if not self.pull >= 0:
-            raise BookError(f"pull is {self.pull}; it must not be negative")
+        check_not_negative(self, "pull")
         if not 0 <= self.searching <= 1:
             raise BookError(f"searching is {self.searching}; it must lie between 0 and 1")
 
@@ -142,21 +141,30 @@ def shipped(name: str) -> Path:
     return CHECKPOINTS / f"{name}.safetensors"
 
 
+def add_models(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that name the model to start from and the one to learn from."""
+    parser.add_argument("--base", type=Path, help="the trained model to start from (default: the shipped one)")
+    parser.add_argument("--teacher", type=Path, help="the model to learn from (default: the shipped one)")
+
+
+def chosen_models(dataset: str, given: argparse.Namespace) -> tuple[ViT, ViT]:
+    """Return the base and the teacher that ``--base`` and ``--teacher`` name; BookError as ``load_vit``."""
+    named = ((given.base, f"pico_{dataset}"), (given.teacher, f"teacher_{dataset}"))
+    base, teacher = (load_vit(path or shipped(name), CONFIGS[name]) for path, name in named)
+    return base, teacher
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m lib.acap.qat", description="Train a ViT with its rounding in place."
     )
     parser.add_argument("--model", choices=RUNS, default="pico_cifar10", help="model configuration, and its image set")
-    parser.add_argument("--base", type=Path, help="the trained model to start from (default: the shipped one)")
-    parser.add_argument("--teacher", type=Path, help="the model to learn from (default: the shipped one)")
+    add_models(parser)
     add_options(parser, QatTraining)
     given = parser.parse_args()
-    chosen = {o.name: v for o in fields(QatTraining) if (v := getattr(given, o.name)) is not None}
-    config = dataclasses.replace(RUNS[given.model], **chosen)
+    config = override(RUNS[given.model], given)
     data = chosen_images(config.dataset, given.source)
-    teacher_name = f"teacher_{config.dataset}"
-    base = load_vit(given.base or shipped(config.model), CONFIGS[config.model])
-    teacher = load_vit(given.teacher or shipped(teacher_name), CONFIGS[teacher_name])
+    base, teacher = chosen_models(config.dataset, given)
     model = train_method(config, data, base, teacher, out=given.out, resume=given.resume)
     path = given.out / f"{config.model}_{config.method}.safetensors"
     save_quantised(path, model, config.method)

@@ -23,10 +23,19 @@ from tqdm import tqdm
 
 from lib import ROOT
 from lib.acap.images import DATASETS, ImageSet
-from lib.acap.qat import CALIBRATION, RUNS, QatTraining, load_quantised, save_quantised, shipped, train_method
+from lib.acap.qat import (
+    CALIBRATION,
+    RUNS,
+    QatTraining,
+    add_models,
+    chosen_models,
+    load_quantised,
+    save_quantised,
+    train_method,
+)
 from lib.acap.quantise import ABLATIONS, RECIPES, quantise, recipe
-from lib.acap.train import TRAININGS, ImageTrainer, ImageTraining, chosen_images, digest, load_vit, right
-from lib.acap.vit import CONFIGS, ViT
+from lib.acap.train import TRAININGS, ImageTrainer, ImageTraining, chosen_images, digest, right
+from lib.acap.vit import ViT
 from lib.bench import threads
 from lib.checkpoint import load_tensors, save_tensors
 from lib.errors import BookError, run_command
@@ -190,8 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lib.acap.study", description="Run every method of Table VII.")
     parser.add_argument("--dataset", choices=DATASETS, default="cifar10")
     parser.add_argument("--source", choices=("auto", "hub"), default="auto", help="where CIFAR-10 comes from")
-    parser.add_argument("--base", type=Path, help="the trained model to start from (default: the shipped one)")
-    parser.add_argument("--teacher", type=Path, help="the model to learn from (default: the shipped one)")
+    add_models(parser)
     parser.add_argument("--steps", type=int, help="optimiser steps of each training")
     parser.add_argument("--ablation-seeds", type=int, default=len(SEEDS), help="seeds of the ablation")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, each on one core")
@@ -200,13 +208,9 @@ def main() -> None:
     if given.workers < 1 or not 1 <= given.ablation_seeds <= len(SEEDS):
         raise BookError(f"--workers must be at least 1, and --ablation-seeds 1 to {len(SEEDS)}; correct them")
     data = chosen_images(given.dataset, given.source)
-    student, teacher = f"pico_{given.dataset}", f"teacher_{given.dataset}"
+    student = f"pico_{given.dataset}"
     training = RUNS[student] if given.steps is None else dataclasses.replace(RUNS[student], steps=given.steps)
-    start = Starting(
-        load_vit(given.base or shipped(student), CONFIGS[student]),
-        load_vit(given.teacher or shipped(teacher), CONFIGS[teacher]),
-        training,
-    )
+    start = Starting(*chosen_models(given.dataset, given), training)
     runs = [(method, seed) for seed in SEEDS for method in RECIPES]
     runs += [(method, seed) for seed in SEEDS[: given.ablation_seeds] for method in ABLATIONS]
     trained = [run for run in runs if recipe(run[0]).trained]

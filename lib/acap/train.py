@@ -13,7 +13,7 @@ import hashlib
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,16 @@ from lib.acap.vit import CONFIGS, PIXEL_ZERO, ViT, ViTConfig
 from lib.checkpoint import load_tensors, save_tensors
 from lib.errors import BookError, run_command
 from lib.files import read_json, write_json
-from lib.train import hardware, learning_rate, option, stop_politely
+from lib.train import (
+    add_fields,
+    check_above_zero,
+    check_not_negative,
+    hardware,
+    learning_rate,
+    option,
+    override,
+    stop_politely,
+)
 
 BETAS = (0.9, 0.98)
 SAVE_EVERY = 200  # steps
@@ -55,12 +64,8 @@ class ImageTraining:
             raise BookError(f"the model {self.model!r} is not one to train here; choose one of {', '.join(TRAINABLE)}")
         if self.bf16 not in ("on", "off"):
             raise BookError(f"bf16 is {self.bf16!r}; choose on or off")
-        for name in ("steps", "batch", "lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise BookError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("min_lr", "warmup", "weight_decay", "seed"):
-            if not getattr(self, name) >= 0:
-                raise BookError(f"{name} is {getattr(self, name)}; it must not be negative")
+        check_above_zero(self, "steps", "batch", "lr", "clip")
+        check_not_negative(self, "min_lr", "warmup", "weight_decay", "seed")
 
     @property
     def dataset(self) -> str:
@@ -376,10 +381,7 @@ def card(trainer: ImageTrainer, accuracy: float, before: dict[str, Any] | None =
 
 def add_options(parser: argparse.ArgumentParser, kind: type) -> None:
     """Add every field of a configuration but the model as a flag, and the flags that any run has."""
-    for entry in fields(kind):
-        if entry.name != "model":
-            value = {"int": int, "float": float, "str": str}[entry.type]
-            parser.add_argument(f"--{entry.name.replace('_', '-')}", type=value, help=entry.metadata["help"])
+    add_fields(parser, kind, but=("model",))
     parser.add_argument("--source", choices=("auto", "hub"), default="auto", help="where CIFAR-10 comes from")
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the state")
     parser.add_argument("--resume", action="store_true", help="go on from the state in --out, if there is one")
@@ -399,8 +401,7 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="a checkpoint of the model to start from, in place of random weights")
     add_options(parser, ImageTraining)
     given = parser.parse_args()
-    chosen = {o.name: v for o in fields(ImageTraining) if (v := getattr(given, o.name)) is not None}
-    config = dataclasses.replace(TRAININGS[given.model], **chosen)
+    config = override(TRAININGS[given.model], given)
     data = chosen_images(config.dataset, given.source)
     start = load_vit(given.init, CONFIGS[config.model]) if given.init else None
     before = read_json(given.init.with_suffix(".json"), "the card of --init") if given.init else None

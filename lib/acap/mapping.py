@@ -1,0 +1,376 @@
+"""Which engines make which matrix product: EQ-ViT's design space and its exploration, Eq. (1) to (7).
+
+Each product of a block has an accelerator of its own, a grid of AI Engines (AIEs); what lies between two products runs in
+programmable logic (PL) as the data pass. ``options`` lists what an accelerator can be and what it costs in time and in
+resources, ``solve`` chooses one option for each by constraint programming, ``schedule`` plays a batch of images through
+the chosen design. The paper's formulation as one problem is ``lib.acap.monolith``.
+
+How long one call of an accelerator takes, the paper leaves open. Here an engine loads a window of rows, multiplies it and
+sends the result on, one after the other, and a call costs ``sync`` more. Each weight lies in one engine only, as in the
+published tiling of DeiT-T. Times are in nanoseconds, sizes in bytes.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from ortools.sat.python import cp_model
+
+from lib.acap import aie
+from lib.acap.boards import Board
+from lib.acap.vit import ViTConfig, products
+from lib.errors import BookError
+
+TILE = 8  # rows of one instruction, and the step in which the inner side and the columns are cut
+STACK = 2048  # bytes of an engine's memory that its program keeps
+BROADCAST = 8  # engines that one stream can feed
+SPLITS = 48  # accelerators are cut into at most so many columns, and inner parts of two thirds as many
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A matrix product of one image: ``copies`` products (rows x inner) by (inner x columns) at a time.
+
+    ``blocks``: how many sets of weights of this shape there are; 0 if both factors are activations.
+    """
+
+    name: str
+    rows: int
+    inner: int
+    columns: int
+    copies: int = 1
+    blocks: int = 0
+
+
+def layers(config: ViTConfig) -> list[Layer]:
+    """List the products of a model in order; tokens are padded to whole tiles of 8 rows (197 to 200)."""
+    tokens, found = -(-config.tokens // TILE) * TILE, []
+    for p in products(config):
+        rows = tokens if p.rows > 1 else TILE
+        inner = tokens if p.inner == config.tokens else p.inner
+        columns = tokens if p.columns == config.tokens else p.columns
+        in_blocks = p.name not in ("patch", "head")
+        copies = p.copies // config.depth if in_blocks else p.copies
+        blocks = 0 if p.type1 else config.depth if in_blocks else 1
+        found.append(Layer(p.name, rows, inner, columns, copies, blocks))
+    return found
+
+
+RESOURCES = ("engines", "ports in", "ports out", "buffers", "DSPs")
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """An accelerator: rows cut into A parts, the inner side into B (a cascade), columns into C, for H copies at a time.
+
+    ``streamed``: weights come from PL for every call instead of lying in the engines' memories.
+    """
+
+    A: int
+    B: int
+    C: int
+    H: int = 1
+    streamed: bool = False
+
+    @property
+    def engines(self) -> int:
+        return self.A * self.B * self.C * self.H
+
+
+@dataclass(frozen=True)
+class Option:
+    """A tiling with its cost: time of one call, and of each resource in the order of ``RESOURCES`` how much it takes."""
+
+    tiling: Tiling
+    time: int
+    takes: tuple[int, ...]
+
+
+def _up(x: np.ndarray, to: int) -> np.ndarray:
+    return -(-x // to) * to
+
+
+def cost(layer: Layer, board: Board, A, B, C, H, streamed, sync: float, macs: int) -> dict[str, np.ndarray]:
+    """Return time, resources and engine memory of tilings, all arrays of one shape (or whole numbers)."""
+    rows, inner, columns = (_up(-(-x // n), TILE) for x, n in ((layer.rows, A), (layer.inner, B), (layer.columns, C)))
+    weights = layer.blocks > 0
+    resident = weights & ~streamed
+    load = rows * inner / board.port
+    fetch = np.where(resident, 0, inner * columns / board.port)
+    multiply = (rows * inner * columns / macs + aie.PAPER.call) / board.engine_ghz
+    store = rows * columns / board.port
+    calls = -(-layer.copies // H)
+    held = np.where(resident, layer.blocks, 2) * inner * columns + 2 * TILE * (inner + columns) + STACK
+    lhs = A * B * -(-C // BROADCAST) * H
+    rhs = np.where(resident, 0, B * C * -(-A // BROADCAST) * H)
+    activations = layer.copies * layer.rows * (layer.inner + layer.columns)
+    kept = np.where(weights & streamed, layer.blocks * layer.inner * layer.columns, 0)
+    return {
+        "time": np.ceil(calls * (np.maximum(load, fetch) + multiply + store + sync)),
+        "engines": A * B * C * H,
+        "ports in": lhs + rhs,
+        "ports out": A * C * H,
+        "buffers": 2 * activations + kept + 0 * A,  # ping and pong
+        "DSPs": 0 * A,
+        "held": held,
+    }
+
+
+def options(layer: Layer, board: Board, sync: float = 0.0, macs: int | None = None) -> list[Option]:
+    """List the accelerators worth considering for a layer: no other is at least as good in time and every resource."""
+    weights = layer.blocks > 0
+    splits = [np.arange(1, most + 1) for most in (1 if weights else TILE, 2 * SPLITS // 3, SPLITS, layer.copies)]
+    grids = [grid.ravel() for grid in np.meshgrid(*splits, [False, True] if weights else [True], indexing="ij")]
+    A, B, C, H, streamed = grids
+    found = cost(layer, board, A, B, C, H, streamed, sync, macs or board.macs_at(8, 8))
+    whole = np.ones(len(A), bool)
+    for size, n in ((layer.rows, A), (layer.inner, B), (layer.columns, C)):
+        whole &= (n - 1) * _up(-(-size // n), TILE) < size  # no part is empty
+    fits = whole & (layer.copies % H == 0) & (found["held"] <= board.memory) & (found["engines"] <= board.engines)
+    limits = (board.engines, board.ports_in, board.ports_out, board.buffers, board.dsps)
+    for name, limit in zip(RESOURCES, limits):
+        fits &= found[name] <= limit
+    where = np.flatnonzero(fits)
+    if not len(where):
+        raise BookError(_why_not(layer, board, found, whole, limits))
+    table = np.stack([found[name][where] for name in ("time", *RESOURCES)], axis=1).astype(np.int64)
+    chosen = where[_undominated(table)]
+    return [
+        Option(
+            Tiling(int(A[i]), int(B[i]), int(C[i]), int(H[i]), bool(streamed[i] and weights)),
+            int(found["time"][i]),
+            tuple(int(found[name][i]) for name in RESOURCES),
+        )
+        for i in chosen
+    ]
+
+
+def _undominated(table: np.ndarray) -> np.ndarray:
+    """Return the rows that no other row equals or undercuts in every column; of equal rows the first."""
+    order = np.lexsort(table.T[::-1])
+    kept: list[int] = []
+    best = np.empty((0, table.shape[1]), np.int64)
+    for start in range(0, len(order), 512):
+        some = order[start : start + 512]
+        some = some[~(best[None] <= table[some][:, None]).all(axis=2).any(axis=1)] if len(best) else some
+        for i in some:
+            if not (table[kept] <= table[i]).all(axis=1).any():
+                kept.append(int(i))
+        best = table[kept]
+    return np.array(kept)
+
+
+def _why_not(layer: Layer, board: Board, found: dict[str, np.ndarray], whole: np.ndarray, limits: tuple) -> str:
+    short = (np.where(whole, found["held"], np.inf).min() - board.memory) / 1024
+    if short > 0:
+        return f"{layer.name} does not fit {board.name}: an engine's memory is short by {short:.1f} KiB at best"
+    for name, limit in zip(RESOURCES, limits):
+        least = np.where(whole & (found["held"] <= board.memory), found[name], np.inf).min()
+        if least > limit:
+            return f"{layer.name} does not fit {board.name}: it takes {least:.0f} {name} at least, and there are {limit}"
+    return f"{layer.name} does not fit {board.name} in any tiling"
+
+
+# ---- What lies between the products: engines in programmable logic. ----
+
+
+@dataclass(frozen=True)
+class Between:
+    """A PL engine that works while its data pass: ``numbers`` of one image, and DSPs for each number a cycle."""
+
+    name: str
+    numbers: int
+    dsps: int
+
+
+LANES = tuple(2**k for k in range(11))
+
+
+def between(config: ViTConfig) -> list[Between]:
+    """List the PL engines of a block. A LayerNorm squares, divides by a root and applies its gain; an addition rescales."""
+    tokens = -(-config.tokens // TILE) * TILE
+    width, scores = tokens * config.dim, config.heads * tokens**2
+    return [
+        Between("norm1", width, 5),
+        Between("softmax", scores, 0),
+        Between("add1", width, 1),
+        Between("norm2", width, 5),
+        Between("gelu", width * config.mlp_ratio, 0),
+        Between("add2", width, 1),
+    ]
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """A PL engine of so many numbers a cycle."""
+
+    lanes: int
+    time: int
+    dsps: int
+
+
+def lane_options(engine: Between, board: Board) -> list[Lanes]:
+    return [Lanes(n, int(np.ceil(engine.numbers / n / board.pl_ghz)), n * engine.dsps) for n in LANES]
+
+
+# ---- Choosing. ----
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a design may take of a board; None stands for all of it."""
+
+    engines: int | None = None
+    ports_in: int | None = None
+    ports_out: int | None = None
+
+    def of(self, board: Board) -> tuple[int, ...]:
+        own = (self.engines, self.ports_in, self.ports_out)
+        whole = (board.engines, board.ports_in, board.ports_out)
+        return (*(b if a is None else a for a, b in zip(own, whole)), board.buffers, board.dsps)
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A chosen design. ``bound`` is the latency that no choice undercuts, in the objective's terms, as is ``objective``."""
+
+    config: ViTConfig
+    board: Board
+    batch: int
+    layers: list[Layer]
+    chosen: dict[str, Option]
+    lanes: dict[str, Lanes]
+    objective: int
+    bound: int
+    seconds: float = field(compare=False)
+
+    @property
+    def optimal(self) -> bool:
+        return self.objective == self.bound
+
+    def takes(self, resource: str) -> int:
+        """Return how much of a resource the accelerators take in all (DSPs: with the PL engines')."""
+        total = sum(option.takes[RESOURCES.index(resource)] for option in self.chosen.values())
+        return total + (sum(lanes.dsps for lanes in self.lanes.values()) if resource == "DSPs" else 0)
+
+
+def solve(
+    config: ViTConfig,
+    board: Board,
+    batch: int = 6,
+    sync: float = 0.0,
+    limits: Limits = Limits(),
+    macs: int | None = None,
+    seconds: float = 60.0,
+) -> Mapping:
+    """Choose an accelerator for every product so that a batch is done soonest; BookError if none fits or time ran out.
+
+    Eq. (1) to (7), decomposed: all blocks use the same accelerators, so an accelerator works ``batch`` times a block,
+    and one image passes them all; a block therefore takes max(batch x slowest, sum of all). The last image waits for
+    the others' patches, or for their turns in the first block, and leaves the last block by itself.
+    """
+    started, own = time.monotonic(), layers(config)
+    model, chosen, spent = cp_model.CpModel(), {}, {layer.name: options(layer, board, sync, macs) for layer in own}
+    pl = {engine.name: lane_options(engine, board) for engine in between(config)}
+    for name, some in (spent | pl).items():
+        chosen[name] = [model.new_bool_var(f"{name} {i}") for i in range(len(some))]
+        model.add_exactly_one(chosen[name])
+    takes = {name: sum(x * o.time for x, o in zip(chosen[name], some)) for name, some in (spent | pl).items()}
+    for i, limit in enumerate(limits.of(board)):
+        total = sum(x * o.takes[i] for name in spent for x, o in zip(chosen[name], spent[name]))
+        if RESOURCES[i] == "DSPs":
+            total += sum(x * lane.dsps for name in pl for x, lane in zip(chosen[name], pl[name]))
+        model.add(total <= limit)
+    in_block = [layer.name for layer in own if layer.name not in ("patch", "head")]
+    slowest, block, start = (model.new_int_var(0, 10**10, name) for name in ("slowest", "block", "start"))
+    for name in (*in_block, *pl):
+        model.add(takes[name] <= slowest)
+    path = sum(takes[name] for name in in_block)
+    model.add(block >= batch * slowest)
+    model.add(block >= path)
+    model.add(start >= batch * takes["patch"])
+    model.add(start >= takes["patch"] + (batch - 1) * slowest)
+    model.minimize(start + (config.depth - 1) * block + path + takes["head"])
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = 1
+    solver.parameters.max_time_in_seconds = seconds
+    status = solver.solve(model)
+    if status == cp_model.INFEASIBLE:
+        raise BookError(f"no choice of accelerators fits {board.name}: {_shortest(spent, limits.of(board))}")
+    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        raise BookError(f"no design was found in {seconds:g} s; give the search more time")
+    found = {name: some[[solver.value(x) for x in chosen[name]].index(1)] for name, some in (spent | pl).items()}
+    return Mapping(
+        config,
+        board,
+        batch,
+        own,
+        {name: found[name] for name in spent},
+        {name: found[name] for name in pl},
+        round(solver.objective_value),
+        round(solver.best_objective_bound),
+        time.monotonic() - started,
+    )
+
+
+def _shortest(spent: dict[str, list[Option]], limits: tuple[int, ...]) -> str:
+    """Say which resource is short even if every accelerator takes as little of it as it can."""
+    for i, limit in enumerate(limits):
+        least = sum(min(option.takes[i] for option in some) for some in spent.values())
+        if least > limit:
+            return f"the products take {least} {RESOURCES[i]} at least, and there are {limit}"
+    return "each resource alone would do, together they do not; a larger board, or a smaller model, would"
+
+
+# ---- Playing a batch through a design. ----
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One product of one image and block on its accelerator, from start to end, ns."""
+
+    unit: str
+    image: int
+    block: int
+    start: int
+    end: int
+
+
+def schedule(mapping: Mapping, batch: int | None = None) -> list[Slot]:
+    """Play a batch: whenever an accelerator is free it takes the image that has waited longest, earlier images first.
+
+    A product can start once the one before it is done and eight rows have passed the PL engines between (line buffers).
+    """
+    names = [layer.name for layer in mapping.layers]
+    steps = [(names[0], 0)] + [(n, b) for b in range(mapping.config.depth) for n in names[1:-1]] + [(names[-1], 0)]
+    fill = {layer.name: line_fill(layer, mapping) for layer in mapping.layers}
+    free = dict.fromkeys(names, 0)
+    waiting = [(0, image, 0) for image in range(batch or mapping.batch)]  # (ready, image, step)
+    heapq.heapify(waiting)
+    slots: list[Slot] = []
+    while waiting:
+        ready, image, step = heapq.heappop(waiting)
+        unit, block = steps[step]
+        if free[unit] > ready:  # not yet: look again when the accelerator is free, after those that are ready before
+            heapq.heappush(waiting, (free[unit], image, step))
+            continue
+        end = ready + mapping.chosen[unit].time
+        free[unit] = end
+        slots.append(Slot(unit, image, block, ready, end))
+        if step + 1 < len(steps):
+            heapq.heappush(waiting, (end + fill[steps[step + 1][0]], image, step + 1))
+    return slots
+
+
+def line_fill(layer: Layer, mapping: Mapping) -> int:
+    """Return the ns until the first eight rows of a product's input have passed through line buffers."""
+    tiling = mapping.chosen[layer.name].tiling
+    return int(np.ceil(TILE * -(-layer.inner // tiling.B) / mapping.board.port))
+
+
+def latency(slots: list[Slot]) -> float:
+    """Return when the last image is done, ms."""
+    return max(slot.end for slot in slots) / 1e6

@@ -13,8 +13,8 @@
 //   Fill  scores go to the memory, and the subtractor compares each with the largest so far;
 //   Sum   powers of two are added up (codes only);
 //   Emit  results leave.
-// Without stalls a row takes 3 N + 6 clocks from its first score taken to the next row's (codes), or
-// 2 N + 4 (weights): N alone decides. Rows longer than LENGTH are not detected.
+// Without stalls a row takes 3 N + 4 clocks from its first score to the next row's (codes), or 2 N + 3
+// (weights): N alone decides. Rows longer than LENGTH are not detected.
 //
 // Reset is synchronous, active low: a flip-flop of UltraScale+ has one set/reset input, and used
 // synchronously it also clears the maximum and the sum between rows, without a LUT a bit. It may come

@@ -1,7 +1,7 @@
 // Eq. (13) of the EQ-ViT paper as printed: x from 3 on, 1 for 2, and 0 for every other code.
 //
-// One code a clock, one clock late, valid and ready on both sides, as gelu_table. Reset is synchronous,
-// active low, and touches the valid bit only.
+// One code a clock, one clock late, valid and ready on both sides, as gelu_table. Reset is
+// synchronous, active low, and touches the valid bit only.
 
 module gelu_printed (
   input  logic              clk_i,
@@ -20,8 +20,9 @@ module gelu_printed (
 
   assign ready_o = ready_i | ~valid_o;
 
-  // No comparator: any of bits 2 to 6 means at least 4, and then the code passes; below, 3 keeps both of
-  // its bits and 2 becomes 1. A negative code clears the register, which needs no LUT a bit.
+  // No comparator: any of bits 2 to 6 means at least 4, and then the code passes; below, 3 keeps
+  // both of its bits and 2 becomes 1. A negative code clears the register, which needs no LUT a
+  // bit.
   assign above_3 = |code_i[6:2];
   assign code    = {1'b0, code_i[6:2], code_i[1] & (above_3 | code_i[0]),
                     above_3 ? code_i[0] : code_i[1]};

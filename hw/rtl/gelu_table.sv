@@ -1,12 +1,12 @@
 // GELU between int8 codes and 8-bit codes: all of it is a table of 256 entries.
 //
-// TABLE packs the entries, that of code q in bits 8 (q + 128) and up, so that a table needs no file at
-// simulation or synthesis and two instances may have different ones. The default is GELU from int8 codes
-// over -4..4 to uint8 codes over -0.17..4.
+// TABLE packs the entries, that of code q in bits 8 (q + 128) and up, so that a table needs no file
+// at simulation or synthesis and two instances may have different ones. The default is GELU from
+// int8 codes over -4..4 to uint8 codes over -0.17..4.
 //
-// One code a clock, one clock late, valid and ready on both sides. A constant that is indexed is logic
-// to a synthesiser, not memory: eight functions of eight inputs, each at most four LUT6 and the
-// multiplexers that join them. A block RAM would spend 18 kbit on 2.
+// One code a clock, one clock late, valid and ready on both sides. A constant that is indexed is
+// logic to a synthesiser, not memory: eight functions of eight inputs, each at most four LUT6 and
+// the multiplexers that join them. A block RAM would spend 18 kbit on 2.
 //
 // Reset is synchronous, active low, and touches the valid bit only.
 

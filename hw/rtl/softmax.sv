@@ -3,22 +3,23 @@
 // A row of 1 to LENGTH signed scores, each worth 2^-FRACTION octaves, enters one score a clock, the
 // last one marked by last_i. What leaves, one value a clock and last_o with the last one, is
 //
-//   WEIGHTS = 0  the code round(-log2 of the weight), clipped to BITS bits (softmax in the log domain);
+//   WEIGHTS = 0  the code round(-log2 of the weight), clipped to BITS bits;
 //   WEIGHTS = 1  the weight relative to the row's largest, 2^-d in 1/256, at most 255, undivided: the
-//                caller divides what it has weighed once, by sum_o, which is whole with last_o.
+//                caller divides once, what it has weighed, by sum_o, which is whole with last_o.
 //
-// With d = n + f octaves below the row's largest score, 2^-d is (1 - f/2) 2^-n, and log2(1 + m) is m.
+// With d = n + f octaves below the row's largest score, 2^-d is (1 - f/2) 2^-n, and log2(1 + m) is
+// m.
 //
 // Three passes share one subtractor and one address counter; two passes if WEIGHTS = 1:
 //   Fill  scores go to the memory, and the subtractor compares each with the largest so far;
 //   Sum   powers of two are added up (codes only);
 //   Emit  results leave.
-// Without stalls a row takes 3 N + 4 clocks from its first score to the next row's (codes), or 2 N + 3
-// (weights): N alone decides. Rows longer than LENGTH are not detected.
+// Without stalls a row takes 3 N + 4 clocks from its first score to the next row's (codes), or 2 N
+// + 3 (weights): N alone decides. Rows longer than LENGTH are not detected.
 //
 // Reset is synchronous, active low: a flip-flop of UltraScale+ has one set/reset input, and used
-// synchronously it also clears the maximum and the sum between rows, without a LUT a bit. It may come
-// at any time; the row in flight is forgotten. Data registers need none and have none.
+// synchronously it also clears the maximum and the sum between rows, without a LUT a bit. It may
+// come at any time; the row in flight is forgotten. Data registers need none and have none.
 
 module softmax #(
   parameter int unsigned LENGTH    = 256,
@@ -46,8 +47,8 @@ module softmax #(
   output logic                      last_o
 );
   localparam int unsigned AddrW = (LENGTH > 1) ? $clog2(LENGTH) : 1;
-  // Distances are kept below 2^WholeW octaves. A term is zero from PRECISION + 1 octaves on, a weight
-  // from 9 on, and a code is the last one from 2^BITS on.
+  // Distances are kept below 2^WholeW octaves. A term is zero from PRECISION + 1 octaves on, a
+  // weight from 9 on, and a code is the last one from 2^BITS on.
   localparam int unsigned TermReach = WEIGHTS ? 10 : PRECISION + 1;
   localparam int unsigned TermW   = $clog2(TermReach);
   localparam int unsigned WholeW  = (!WEIGHTS && (BITS > TermW)) ? BITS : TermW;
@@ -60,9 +61,9 @@ module softmax #(
 
   // ---- Memory of one row. ----
   //
-  // `last` lies beside its score: the end of a row is read, not counted, which saves a register for the
-  // length and a comparator. One port writes, one reads, so a block RAM with its own output register
-  // fits; read and write never meet, since Fill does not read.
+  // `last` lies beside its score: the end of a row is read, not counted, which saves a register for
+  // the length and a comparator. One port writes, one reads, so a block RAM with its own output
+  // register fits; read and write never meet, since Fill does not read.
   (* ram_style = "block" *) logic [SCORE_W:0] row [2**AddrW];
   logic [SCORE_W-1:0] read_score_q;
   logic               read_last_q;
@@ -79,8 +80,8 @@ module softmax #(
 
   // ---- Control. ----
   //
-  // Three stages follow the address: the score read, its distance, the result. `step` moves all of them,
-  // and is low only while a result waits for ready_i.
+  // Three stages follow the address: the score read, its distance, the result. `step` moves all of
+  // them, and is low only while a result waits for ready_i.
   logic read_valid_q, read_valid_d, emit_q, emit_last_q;
 
   assign filling = state_q == Fill;
@@ -133,8 +134,8 @@ module softmax #(
 
   // ---- Maximum and distance: one subtractor for both. ----
   //
-  // Its second operand is the score on its way in, or the one read. The choice costs no LUT: it shares
-  // those of the carry chain, which have inputs to spare. A borrow means a new maximum.
+  // Its second operand is the score on its way in, or the one read. The choice costs no LUT: it
+  // shares those of the carry chain, which have inputs to spare. A borrow means a new maximum.
   logic [SCORE_W-1:0] max_q, operand, below;
   logic [BelowW-1:0] below_q;
   logic               borrow, far, far_q;
@@ -172,8 +173,9 @@ module softmax #(
     assign ramp = 2'd2;
   end
 
-  // The octave's shift goes right by 0 to 3 first, where 2 - f still has few bits, and by multiples of
-  // 4 afterwards: a LUT holds four of the one and two of the other, and no wide shifter is built.
+  // The octave's shift goes right by 0 to 3 first, where 2 - f still has few bits, and by multiples
+  // of 4 afterwards: a LUT holds four of the one and two of the other, and no wide shifter is
+  // built.
   localparam int unsigned Unit   = WEIGHTS ? 9 : PRECISION; // fraction bits of a term
   localparam int unsigned FineW = FRACTION + 5;            // FRACTION + 4 of them fraction bits
   logic [FineW-1:0] fine;
@@ -189,11 +191,11 @@ module softmax #(
 
   if (WEIGHTS) begin : g_weights
     // ---- The weight rounded to 1/256, and the sum of weights. ----
-    logic [Unit:0] rounded;
-    logic [7:0]    weight;
+    logic [8:0] rounded;
+    logic [7:0] weight;
 
-    assign rounded = term + 1'b1;
-    assign weight  = rounded[9] ? 8'hff : rounded[8:1];
+    assign rounded = 9'((term + 1'b1) >> 1);
+    assign weight  = rounded[8] ? '1 : rounded[7:0];
 
     always_ff @(posedge clk_i) begin
       if (take) sum_o <= '0;
@@ -209,25 +211,31 @@ module softmax #(
     localparam logic [LogW-1:0] Mantissa = LogW'((1 << FRACTION) - 1);
 
     logic                      sum_valid_q;
-    logic [PRECISION+Growth:0] sum_q;
+    logic [PRECISION+Growth:0] left_q, sum;
     logic [LogW-1:0]          log, log_q;
     logic [TotalW-FRACTION-1:0] code;
 
-    // The largest score alone adds 2^PRECISION, so the leading one is there or higher. The last true
-    // condition wins: a priority encoder, with the bits after the leading one as its payload.
+    // The sum is kept inverted, as -1 - sum, and terms are taken away: only the first operand of a
+    // subtraction goes to the carry chain directly, so that the last LUTs of the term's shifter are
+    // those in front of the chain. Of an addition the synthesiser may exchange the two: 14 LUTs
+    // more.
+    assign sum = ~left_q;
+
+    // The largest score alone adds 2^PRECISION, so the leading one is there or higher. The last
+    // true condition wins: a priority encoder, with the bits after the leading one as its payload.
     always_comb begin
       log = '0;
       for (int unsigned k = 0; k <= Growth; k++) begin
-        if (sum_q[PRECISION+k]) begin
-          log = LogW'(k << FRACTION) | (LogW'(sum_q >> (PRECISION + k - FRACTION)) & Mantissa);
+        if (sum[PRECISION+k]) begin
+          log = LogW'(k << FRACTION) | (LogW'(sum >> (PRECISION + k - FRACTION)) & Mantissa);
         end
       end
     end
 
     always_ff @(posedge clk_i) begin
       sum_valid_q <= read_valid_q & (state_q == Sum);
-      if (take) sum_q <= '0;
-      else if (sum_valid_q) sum_q <= sum_q + (PRECISION + Growth + 1)'(term);
+      if (take) left_q <= '1;
+      else if (sum_valid_q) left_q <= left_q - (PRECISION + Growth + 1)'(term);
       log_q <= log + Half; // the sum stands still long before the first code needs it
     end
 

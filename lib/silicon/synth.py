@@ -40,8 +40,8 @@ DSP = {"xcup": {"DSP48E2": 1}, "ecp5": {"MULT18X18D": 1}}
 BRAM = {"xcup": {"RAMB18E2": 1, "RAMB36E2": 2, "URAM288": 16}, "ecp5": {"DP16KD": 1}}
 CARRY = {"xcup": {"CARRY4": 1}, "ecp5": {"CCU2C": 1}}
 FREE = {
-    "xcup": {"MUXF7", "MUXF8", "MUXF9", "BUFG", "GND", "VCC"},
-    "ecp5": {"PFUMX", "L6MUX21", "GND", "VCC"},
+    "xcup": {"MUXF7", "MUXF8", "MUXF9", "BUFG", "GND", "VCC", "$scopeinfo"},
+    "ecp5": {"PFUMX", "L6MUX21", "GND", "VCC", "$scopeinfo"},
 }
 
 

@@ -1,14 +1,18 @@
-// GELU of IEEE single-precision numbers: what an integer GELU is compared with, made with the same care.
+// GELU of IEEE single-precision numbers: what an integer GELU is compared with, made with the same
+// care.
 //
-// y = x Phi(x), Phi the normal distribution function, which needs neither tanh nor exp nor a division:
-// |x| becomes a fixed-point number u, Phi(u) is one of 256 parabolas, Phi(-u) is 1 - Phi(u), and a
-// floating-point product follows. For every finite x, |y - gelu(x)| <= 2^-22 |x|, as an FP32 GELU in
-// software has it too, since 1 + erf cancels there. Numbers below 2^-126 count as zero, on both sides.
-// Infinities and NaN are not supported.
+// y = x Phi(x), Phi the normal distribution function, which needs neither tanh nor exp nor a
+// division: |x| becomes a fixed-point number u, Phi(u) is one of 256 parabolas, Phi(-u) is 1 -
+// Phi(u), and a floating-point product follows. For every finite x, |y - gelu(x)| <= 2^-22 |x|, as
+// an FP32 GELU in software has it too, since 1 + erf cancels there. Numbers below 2^-126 count as
+// zero, on both sides. Infinities and NaN are not supported.
 //
-// One number a clock, 9 clocks late, valid and ready on both sides. Reset is synchronous, active low.
+// One number a clock, 9 clocks late, valid and ready on both sides. Reset is synchronous, active
+// low.
 
-module gelu_fp32 (
+module gelu_fp32 #(
+  parameter bit DSP = 1'b1 // multiply in DSPs, or in LUTs
+) (
   input  logic        clk_i,
   input  logic        rst_ni,
 
@@ -90,11 +94,35 @@ module gelu_fp32 (
   logic [18:0] w3_q, w4_q;
   logic [38:0] rise_q;
 
+  logic [24:0] bent;
+  logic [38:0] rise;
+  logic [48:0] product;
+
+  multiply #(
+    .A_W(13),
+    .B_W(12),
+    .DSP(DSP)
+  ) u_bend (
+    .a_i      (w2_q[18:6]),
+    .b_i      (bend_q),
+    .product_o(bent)
+  );
+
+  multiply #(
+    .A_W(20),
+    .B_W(19),
+    .DSP(DSP)
+  ) u_slope (
+    .a_i      (slope4_q),
+    .b_i      (w4_q),
+    .product_o(rise)
+  );
+
   assign sum = value5_q + 25'(rise_q[38:20]);
 
   always_ff @(posedge clk_i) begin
     if (step) begin
-      bent_q   <= bend_q * w2_q[18:6];
+      bent_q   <= bent;
       slope3_q <= slope_q;
       w3_q     <= w2_q;
       value3_q <= value_q;
@@ -103,7 +131,7 @@ module gelu_fp32 (
       w4_q     <= w3_q;
       value4_q <= value3_q;
 
-      rise_q   <= slope4_q * w4_q;
+      rise_q   <= rise;
       value5_q <= value4_q;
 
       phi_q    <= (over_later_q[3] ? '1 : sum) ^ {25{x_q[4][31]}};
@@ -128,13 +156,24 @@ module gelu_fp32 (
   // ---- 8: the product. 9: its leading one, rounding to nearest, and the exponent. ----
   logic [48:0] product_q;
   logic [8:0]  exponent;
+  logic [23:0] fraction;
   logic [31:0] packed_y;
   logic        tiny, unused_low_bits;
 
+  multiply #(
+    .A_W(25),
+    .B_W(24),
+    .DSP(DSP)
+  ) u_product (
+    .a_i      (factor_q),
+    .b_i      ({1'b1, x_q[6][22:0]}),
+    .product_o(product)
+  );
+
   // A mantissa of ones rounds up into the exponent, as it must.
-  assign exponent = {1'b0, x_q[7][30:23]} - 9'(zeros8_q) - {8'b0, ~product_q[48]};
-  assign packed_y = product_q[48] ? {exponent, product_q[47:25]} + 32'(product_q[24])
-                                  : {exponent, product_q[46:24]} + 32'(product_q[23]);
+  assign exponent = 9'(({1'b0, x_q[7][30:23], 1'b0} - {4'b0, zeros8_q, ~product_q[48]}) >> 1);
+  assign fraction = product_q[48] ? product_q[47:24] : product_q[46:23];
+  assign packed_y = {exponent, fraction[23:1]} + {31'b0, fraction[0]};
   assign tiny     = exponent[8] || exponent == 0 || !(product_q[48] || product_q[47]);
   assign unused_low_bits = ^{bent_q[11:0], rise_q[19:0], product_q[22:0], packed_y[31]};
 
@@ -143,7 +182,7 @@ module gelu_fp32 (
       factor_q  <= by_1;
       zeros_q   <= zeros;
 
-      product_q <= {1'b1, x_q[6][22:0]} * factor_q;
+      product_q <= product;
       zeros8_q  <= zeros_q;
 
       y_o       <= {x_q[7][31], tiny || x_q[7][30:23] == 0 ? 31'b0 : packed_y[30:0]};

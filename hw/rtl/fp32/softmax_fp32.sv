@@ -1,20 +1,22 @@
-// Softmax of IEEE single-precision numbers: what the integer one is compared with, made with the same
-// care. Same stream, same three passes, same memory; between FP32 in and FP32 out all is fixed point.
+// Softmax of IEEE single-precision numbers: what the integer one is compared with, made with the
+// same care. Same stream, same three passes, same memory; between FP32 in and FP32 out all is fixed
+// point.
 //
 //   Fill    numbers go to the memory; the largest is found by comparing integers.
-//   Sum     d = max - x exactly rounded into 7.24 bits; t = d log2(e); 2^-t = 2^-n 2^-f, 2^-f one of 512
-//           straight lines; added up with 30 fraction bits.
+//   Sum     d = max - x in 7.24 bits; t = d log2(e) = n + f; 2^-t is 2^-n times one of 512 straight
+//           lines; added up with 30 fraction bits.
 //   Divide  one reciprocal a row, a bit a clock.
 //   Emit    2^-t once more, times the reciprocal, normalised and rounded to nearest.
 //
-// Results above 2^-20 have a relative error of at most 2^-20. Below 2^-126 they are zero, as are numbers
-// below 2^-126 at the input. Infinities and NaN are not supported.
+// Results above 2^-20 have a relative error of at most 2^-20. Below 2^-126 they are zero, as are
+// numbers below 2^-126 at the input. Infinities and NaN are not supported.
 //
-// Without stalls a row takes 3 N + 61 + log2(LENGTH) clocks. Rows longer than LENGTH are not detected.
-// Reset is synchronous, active low.
+// Without stalls a row takes 3 N + 47 + log2(LENGTH) clocks. Rows longer than LENGTH are not
+// detected. Reset is synchronous, active low.
 
 module softmax_fp32 #(
-  parameter int unsigned LENGTH = 256
+  parameter int unsigned LENGTH = 256,
+  parameter bit          DSP    = 1'b1 // multiply in DSPs, or in LUTs
 ) (
   input  logic        clk_i,
   input  logic        rst_ni,
@@ -124,36 +126,40 @@ module softmax_fp32 #(
   assign lesser         = swap ? max_mag : mag;
   assign apart         = greater[30:23] - lesser[30:23];
 
-  logic [23:0] big2_q, small2_q, big3_q;
+  logic [23:0] greater2_q, lesser2_q, greater3_q;
   logic [7:0]  exp2_q, exp3_q, exp4_q;
   logic [4:0]  apart2_q;
   logic        add2_q, add3_q;
-  logic [27:0] small3_q;
+  logic [27:0] lesser3_q;
   logic [28:0] d4_q;
+
+  // a + b is a - ~b - 1: one chain for both, whose first bit makes the borrow.
+  logic [28:0] d4;
+  assign d4 = 29'(({1'b0, greater3_q, 5'b00000} - {{1'b0, lesser3_q} ^ {29{add3_q}}, add3_q}) >> 1);
 
   always_ff @(posedge clk_i) begin
     if (step) begin
-      big2_q   <= {greater[30:23] != 0, (greater[30:23] != 0) ? greater[22:0] : 23'b0};
-      small2_q <= {lesser[30:23] != 0, (lesser[30:23] != 0) ? lesser[22:0] : 23'b0};
+      greater2_q <= {greater[30:23] != 0, (greater[30:23] != 0) ? greater[22:0] : 23'b0};
+      lesser2_q <= {lesser[30:23] != 0, (lesser[30:23] != 0) ? lesser[22:0] : 23'b0};
       apart2_q <= (apart[7:5] != 0) ? '1 : apart[4:0];
-      exp2_q   <= greater[30:23];
-      add2_q   <= ~both_positive & ~both_negative;
+      exp2_q <= greater[30:23];
+      add2_q <= ~both_positive & ~both_negative;
 
-      small3_q <= {small2_q, 4'b0000} >> apart2_q;
-      big3_q   <= big2_q;
-      exp3_q   <= exp2_q;
-      add3_q   <= add2_q;
+      lesser3_q <= {lesser2_q, 4'b0000} >> apart2_q;
+      greater3_q <= greater2_q;
+      exp3_q <= exp2_q;
+      add3_q <= add2_q;
 
-      // a - b as a + ~b + 1: one adder for both.
-      d4_q     <= {1'b0, big3_q, 4'b0000} + ({1'b0, small3_q} ^ {29{~add3_q}}) + {28'b0, ~add3_q};
-      exp4_q   <= exp3_q;
+      d4_q <= d4;
+      exp4_q <= exp3_q;
     end
   end
 
   // ---- 5: d in units of 2^-24, below 128. Beyond that the result is zero. ----
   //
-  // d4 is worth 2^(exp - 154), so it moves left by exp - 130. Written as a move to the right of the 31
-  // bits that are kept, it is one shifter for both directions; what left would push out has a mask.
+  // d4 is worth 2^(exp - 154), so it moves left by exp - 130. Written as a move to the right of the
+  // 31 bits that are kept, it is one shifter for both directions; what left would push out has a
+  // mask.
   logic [7:0]  right;
   logic [57:0] moved;
   logic [28:0] pushed;
@@ -174,19 +180,43 @@ module softmax_fp32 #(
   end
 
   // ---- 6: t = d log2(e), in units of 2^-24. ----
-  localparam logic [25:0] Log2E = 26'd48408813; // in units of 2^-25
-  logic [56:0] product6_q;
+  logic [31:0] t, t6_q;
   logic        over6_q;
-  logic [31:0] t;
-  logic        unused_product;
 
-  assign t              = product6_q[56:25];
-  assign unused_product = ^product6_q[24:0];
+  if (DSP) begin : g_log2e_dsp
+    localparam logic [25:0] Log2E = 26'd48408813; // in units of 2^-25
+    logic [56:0] product;
+    logic        unused_product;
+
+    assign product        = d5_q * Log2E;
+    assign t              = product[56:25];
+    assign unused_product = ^product[24:0];
+  end else begin : g_log2e_lut
+    // The same constant in signed digits, +1 at 0, -1 at 2 and 4, +1 at 8 and so on up to 26: ten
+    // additions, where its ones would take fourteen. What a step leaves behind is final.
+    logic signed [33:0] d, h0, h1, h2, h3, h4, h5, h6, h7, h8, h9, h10;
+    logic               unused_h;
+
+    assign d   = {3'b000, d5_q};
+    assign h0  = d;
+    assign h1  = (h0 >>> 2) - d;
+    assign h2  = (h1 >>> 2) - d;
+    assign h3  = (h2 >>> 4) + d;
+    assign h4  = (h3 >>> 3) + d;
+    assign h5  = (h4 >>> 2) + d;
+    assign h6  = (h5 >>> 2) + d;
+    assign h7  = (h6 >>> 2) + d;
+    assign h8  = (h7 >>> 4) - d;
+    assign h9  = (h8 >>> 3) - d;
+    assign h10 = (h9 >>> 2) + d;
+    assign t   = {h10[30:0], h9[1]};
+    assign unused_h = ^{h10[33:31], h9[0]};
+  end
 
   always_ff @(posedge clk_i) begin
     if (step) begin
-      product6_q <= d5_q * Log2E;
-      over6_q    <= over5_q;
+      t6_q    <= t;
+      over6_q <= over5_q;
     end
   end
 
@@ -203,14 +233,23 @@ module softmax_fp32 #(
   logic [30:0] fall;
   logic        unused_fall;
 
-  assign fall        = slope7_q * w7_q;
+  multiply #(
+    .A_W(16),
+    .B_W(15),
+    .DSP(DSP)
+  ) u_fall (
+    .a_i      (slope7_q),
+    .b_i      (w7_q),
+    .product_o(fall)
+  );
+
   assign unused_fall = ^fall[14:0];
 
   always_ff @(posedge clk_i) begin
     if (step) begin
-      {value7_q, slope7_q} <= rom[t[23:15]];
-      w7_q                 <= t[14:0];
-      n7_q                 <= over6_q ? '1 : t[31:24];
+      {value7_q, slope7_q} <= rom[t6_q[23:15]];
+      w7_q                 <= t6_q[14:0];
+      n7_q                 <= over6_q ? '1 : t6_q[31:24];
 
       fall8_q              <= fall[30:15];
       value8_q             <= value7_q;
@@ -233,9 +272,9 @@ module softmax_fp32 #(
 
   // ---- The reciprocal: division without restoring, one addition or subtraction a clock. ----
   //
-  // A bit of 1 / sum is 1 if the remainder did not become negative. Bits are kept from the first 1 on,
-  // and the zeros before it counted, so that the quotient needs no normalising.
-  logic [SumW:0]   remainder_q, doubled, remainder_d;
+  // A bit of 1 / sum is 1 if the remainder did not become negative. Bits are kept from the first 1
+  // on, and the zeros before it counted, so that the quotient needs no normalising.
+  logic [SumW:0]   remainder_q, doubled, subtrahend, remainder_d;
   logic [25:0]     inverse_q;
   logic [7:0]      bias_q;
   logic            seen, add;
@@ -243,16 +282,17 @@ module softmax_fp32 #(
   assign seen        = inverse_q != 0;
   assign add         = remainder_q[SumW];
   assign doubled     = {remainder_q[SumW-1:0], 1'b0};
-  assign remainder_d = doubled + ({1'b0, sum_q} ^ {(SumW + 1) {~add}}) + {{SumW{1'b0}}, ~add};
+  assign subtrahend  = {1'b0, sum_q} ^ {(SumW + 1) {add}};
+  assign remainder_d = (SumW + 1)'(({doubled, 1'b0} - {subtrahend, add}) >> 1);
 
   always_ff @(posedge clk_i) begin
     if (state_q == Sum) begin
-      count_q     <= '0;
+      count_q <= '0;
       remainder_q <= (SumW + 1)'(1 << 29);
-      inverse_q   <= '0;
-      bias_q      <= 8'd127;
+      inverse_q <= '0;
+      bias_q <= 8'd127;
     end else if (state_q == Divide) begin
-      count_q     <= count_q + 1'b1;
+      count_q <= count_q + 1'b1;
       remainder_q <= remainder_d;
       if (!inverse_q[25]) inverse_q <= {inverse_q[24:0], ~remainder_d[SumW]};
       if (!seen && remainder_d[SumW]) bias_q <= bias_q - 1'b1;
@@ -260,20 +300,31 @@ module softmax_fp32 #(
   end
 
   // ---- 10 and 11 while emitting: the product, its leading one, rounding, and the exponent. ----
-  logic [50:0] product10_q;
+  logic [50:0] product10, product10_q;
   logic [7:0]  n10_q;
   logic [8:0]  exponent;
+  logic [23:0] fraction;
   logic [31:0] packed_y;
   logic        unused_product10;
 
-  assign exponent = {1'b0, bias_q} - {1'b0, n10_q} - {8'b0, ~product10_q[50]};
-  assign packed_y = product10_q[50] ? {exponent, product10_q[49:27]} + 32'(product10_q[26])
-                                    : {exponent, product10_q[48:26]} + 32'(product10_q[25]);
+  multiply #(
+    .A_W(26),
+    .B_W(25),
+    .DSP(DSP)
+  ) u_product (
+    .a_i      (inverse_q),
+    .b_i      (mantissa9_q),
+    .product_o(product10)
+  );
+
+  assign exponent = 9'(({1'b0, bias_q, 1'b0} - {1'b0, n10_q, ~product10_q[50]}) >> 1);
+  assign fraction = product10_q[50] ? product10_q[49:26] : product10_q[48:25];
+  assign packed_y = {exponent, fraction[23:1]} + {31'b0, fraction[0]};
   assign unused_product10 = ^{product10_q[24:0], packed_y[31]};
 
   always_ff @(posedge clk_i) begin
     if (step) begin
-      product10_q <= mantissa9_q * inverse_q;
+      product10_q <= product10;
       n10_q       <= n9_q;
       y_o         <= (exponent[8] || exponent == 0) ? '0 : {1'b0, packed_y[30:0]};
     end

@@ -4,8 +4,8 @@
 // last one marked by last_i. What leaves, one value a clock and last_o with the last one, is
 //
 //   WEIGHTS = 0  the code round(-log2 of the weight), clipped to BITS bits;
-//   WEIGHTS = 1  the weight relative to the row's largest, 2^-d in 1/256, at most 255, undivided: the
-//                caller divides once, what it has weighed, by sum_o, which is whole with last_o.
+//   WEIGHTS = 1  the weight relative to the row's largest, 2^-d in 1/256, at most 255. Nothing is
+//                divided: by sum_o, which is whole with last_o, the caller divides what it weighed.
 //
 // With d = n + f octaves below the row's largest score, 2^-d is (1 - f/2) 2^-n, and log2(1 + m) is
 // m.

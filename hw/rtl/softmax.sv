@@ -7,15 +7,15 @@
 //   WEIGHTS = 1  the weight relative to the row's largest, 2^-d in 1/256, at most 255. Nothing is
 //                divided: by sum_o, which is whole with last_o, the caller divides what it weighed.
 //
-// With d = n + f octaves below the row's largest score, 2^-d is (1 - f/2) 2^-n, and log2(1 + m) is
-// m.
+// Where d = n + f octaves lie below the row's largest score, 2^-d is taken for (1 - f/2) 2^-n, and
+// log2(1 + m) for m.
 //
 // Three passes share one subtractor and one address counter; two passes if WEIGHTS = 1:
 //   Fill  scores go to the memory, and the subtractor compares each with the largest so far;
 //   Sum   powers of two are added up (codes only);
 //   Emit  results leave.
-// Without stalls a row takes 3 N + 4 clocks from its first score to the next row's (codes), or 2 N
-// + 3 (weights): N alone decides. Rows longer than LENGTH are not detected.
+// Without stalls a row of N takes 3 N + 4 clocks from its first score to the next row's (codes), or
+// 2 N + 3 (weights), whatever the scores. Rows longer than LENGTH are not detected.
 //
 // Reset is synchronous, active low: a flip-flop of UltraScale+ has one set/reset input, and used
 // synchronously it also clears the maximum and the sum between rows, without a LUT a bit. It may
@@ -48,11 +48,10 @@ module softmax #(
 );
   localparam int unsigned AddrW = (LENGTH > 1) ? $clog2(LENGTH) : 1;
   // Distances are kept below 2^WholeW octaves. A term is zero from PRECISION + 1 octaves on, a
-  // weight from 9 on, and a code is the last one from 2^BITS on.
-  localparam int unsigned TermReach = WEIGHTS ? 10 : PRECISION + 1;
-  localparam int unsigned TermW   = $clog2(TermReach);
-  localparam int unsigned WholeW  = (!WEIGHTS && (BITS > TermW)) ? BITS : TermW;
-  localparam int unsigned BelowW  = WholeW + FRACTION;
+  // weight from 10 on, and a code is the last one from 2^BITS on.
+  localparam int unsigned TermW  = $clog2(WEIGHTS ? 10 : PRECISION + 1);
+  localparam int unsigned WholeW = (!WEIGHTS && (BITS > TermW)) ? BITS : TermW;
+  localparam int unsigned BelowW = WholeW + FRACTION;
 
   typedef enum logic [1:0] {Fill, Sum, Emit} state_e;
 
@@ -67,7 +66,7 @@ module softmax #(
   (* ram_style = "block" *) logic [SCORE_W:0] row [2**AddrW];
   logic [SCORE_W-1:0] read_score_q;
   logic               read_last_q;
-  logic [AddrW-1:0]  addr_q;
+  logic [AddrW-1:0]   addr_q;
 
   // With its sign bit inverted a score is unsigned, in the same order and at the same distances.
   logic [SCORE_W-1:0] score;
@@ -135,7 +134,7 @@ module softmax #(
   // Its second operand is the score on its way in, or the one read. The choice costs no LUT: it
   // shares those of the carry chain, which have inputs to spare. A borrow means a new maximum.
   logic [SCORE_W-1:0] max_q, operand, below;
-  logic [BelowW-1:0] below_q;
+  logic [BelowW-1:0]  below_q;
   logic               borrow, far, far_q;
 
   assign operand         = filling ? score : read_score_q;
@@ -172,12 +171,11 @@ module softmax #(
   end
 
   // The octave's shift goes right by 0 to 3 first, where 2 - f still has few bits, and by multiples
-  // of 4 afterwards: a LUT holds four of the one and two of the other, and no wide shifter is
-  // built.
-  localparam int unsigned Unit   = WEIGHTS ? 9 : PRECISION; // fraction bits of a term
-  localparam int unsigned FineW = FRACTION + 5;            // FRACTION + 4 of them fraction bits
+  // of 4 afterwards: a LUT chooses among four of the one and two of the other, and nothing is wide.
+  localparam int unsigned Unit  = WEIGHTS ? 9 : PRECISION; // fraction bits of a term
+  localparam int unsigned FineW = FRACTION + 5;           // FRACTION + 4 of them fraction bits
   logic [FineW-1:0] fine;
-  logic [Unit:0]     wide, term;
+  logic [Unit:0]    wide, term;
 
   assign fine = {ramp, 3'b000} >> whole[1:0];
   if (Unit >= FRACTION + 4) begin : g_left
@@ -203,20 +201,19 @@ module softmax #(
   end else begin : g_codes
     // ---- The sum of powers of two, its logarithm, and the code. ----
     localparam int unsigned Growth = $clog2(LENGTH);
-    localparam int unsigned LogW  = $clog2(Growth + 2) + FRACTION;
+    localparam int unsigned LogW   = $clog2(Growth + 2) + FRACTION;
     localparam int unsigned TotalW = ((LogW > BelowW) ? LogW : BelowW) + 1;
     localparam logic [LogW-1:0] Half     = LogW'((1 << FRACTION) >> 1);
     localparam logic [LogW-1:0] Mantissa = LogW'((1 << FRACTION) - 1);
 
-    logic                      sum_valid_q;
-    logic [PRECISION+Growth:0] left_q, sum;
-    logic [LogW-1:0]          log, log_q;
+    logic                       sum_valid_q;
+    logic [PRECISION+Growth:0]  left_q, sum;
+    logic [LogW-1:0]            log, log_q;
     logic [TotalW-FRACTION-1:0] code;
 
     // The sum is kept inverted, as -1 - sum, and terms are taken away: only the first operand of a
     // subtraction goes to the carry chain directly, so that the last LUTs of the term's shifter are
-    // those in front of the chain. Of an addition the synthesiser may exchange the two: 14 LUTs
-    // more.
+    // those in front of the chain. Of an addition the synthesiser may exchange the two.
     assign sum = ~left_q;
 
     // The largest score alone adds 2^PRECISION, so the leading one is there or higher. The last

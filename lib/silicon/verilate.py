@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Mapping, Sequence
@@ -74,10 +75,9 @@ def _settings(parameters: Mapping[str, int | str], sources: Sequence[Path]) -> l
 
 @dataclass(frozen=True)
 class Unit:
-    """A SystemVerilog module to build: its sources in order, its data ports in order, and its parameters.
+    """A SystemVerilog module to build: its name, its sources and its data ports, each of at most 64 bits, in order.
 
-    Beside the data ports, each of at most 64 bits, it must have clk_i, rst_ni, valid_i, ready_o, valid_o, ready_i.
-    A parameter is a number, or text that Verilator understands (``"2048'h0a..."``).
+    Beside them it must have clk_i, rst_ni, valid_i, ready_o, valid_o and ready_i.
     """
 
     top: str
@@ -89,12 +89,12 @@ class Unit:
 def build(unit: Unit, parameters: Mapping[str, int | str] = {}) -> Path:
     """Return the library of a unit with these parameters, built unless the cache has it.
 
-    Raises BookError when a tool is missing or refuses.
+    A parameter is a number, or a literal of SystemVerilog as text (``"2048'h0a..."``). Raises BookError when a tool is missing or refuses.
     """
     settings = _settings(parameters, unit.sources)
     root = verilator_root()
     ports = [*unit.inputs, "", *unit.outputs]
-    key = digest([*included(unit.sources), HARNESS], [unit.top, str(root), *VERILATE, *COMPILE, *settings, *ports])
+    key = digest([*included(unit.sources), HARNESS], [unit.top, version("verilator"), *VERILATE, *COMPILE, *settings, *ports])
     path = CACHE / f"{unit.top}-{key}.so"
     if path.exists():
         return path

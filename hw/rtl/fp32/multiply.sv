@@ -2,8 +2,7 @@
 //
 // In LUTs a row of adders takes one LUT a bit: an addend and the AND that gates the other share the
 // LUT in front of the carry chain. That is half of what a synthesiser makes of `*` where it may use
-// no DSP, and it is slow, one row behind the other: in a comparison of areas it is on the safe
-// side.
+// no DSP. It is slow, one row behind the other: a comparison of areas may use it, not one of clocks.
 
 module multiply #(
   parameter int unsigned A_W = 24,
@@ -18,8 +17,7 @@ module multiply #(
     assign product_o = a_i * b_i;
   end else begin : g_lut
     // Sums are kept inverted, as -1 - sum, and rows taken away from them: only the first operand of
-    // a subtraction goes to the carry chain directly, whereas those of an addition may be
-    // exchanged.
+    // a subtraction goes to the carry chain directly, whereas an addition's may be exchanged.
     logic [A_W:0] left[B_W];
     assign left[0] = ~{1'b0, a_i & {A_W{b_i[0]}}};
     for (genvar i = 1; i < B_W; i++) begin : g_row

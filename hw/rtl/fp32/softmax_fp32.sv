@@ -1,6 +1,5 @@
 // Softmax of IEEE single-precision numbers: what the integer one is compared with, made with the
-// same care. Same stream, same three passes, same memory; between FP32 in and FP32 out all is fixed
-// point.
+// same care. Same stream, same three passes, same kind of memory; inside, all is fixed point.
 //
 //   Fill    numbers go to the memory; the largest is found by comparing integers.
 //   Sum     d = max - x in 7.24 bits; t = d log2(e) = n + f; 2^-t is 2^-n times one of 512 straight
@@ -35,18 +34,18 @@ module softmax_fp32 #(
 
   localparam int unsigned AddrW  = (LENGTH > 1) ? $clog2(LENGTH) : 1;
   localparam int unsigned Growth = $clog2(LENGTH);
-  localparam int unsigned SumW   = 31 + Growth;      // 30 fraction bits
-  localparam int unsigned Steps  = 26 + Growth;  // quotient bits: 26 after the leading zeros
+  localparam int unsigned SumW   = 31 + Growth; // 30 fraction bits
+  localparam int unsigned Steps  = 26 + Growth; // quotient bits: 26 after the leading zeros
   localparam int unsigned StepW  = $clog2(Steps + 1);
 
   typedef enum logic [1:0] {Fill, Sum, Divide, Emit} state_e;
 
-  state_e            state_q;
-  logic              filling, step, take, fill_end, sum_end, divide_end, emit_end;
-  logic              done_q;              // all of the row has been read
-  logic [11:1]       valid_q, last_q;     // of each stage's contents
-  logic [AddrW-1:0]  addr_q;
-  logic [StepW-1:0]  count_q;
+  state_e           state_q;
+  logic             filling, step, take, fill_end, sum_end, divide_end, emit_end;
+  logic             done_q;          // all of the row has been read
+  logic [11:1]      valid_q, last_q; // of each stage's contents
+  logic [AddrW-1:0] addr_q;
+  logic [StepW-1:0] count_q;
 
   // ---- Memory of one row: `last` beside its number. ----
   //
@@ -122,8 +121,8 @@ module softmax_fp32 #(
   assign both_positive = max_q[31] & key_q[31];
   assign both_negative = ~max_q[31] & ~key_q[31];
   assign swap          = both_negative | (~both_positive & (max_mag[30:23] < mag[30:23]));
-  assign greater           = swap ? mag : max_mag;
-  assign lesser         = swap ? max_mag : mag;
+  assign greater       = swap ? mag : max_mag;
+  assign lesser        = swap ? max_mag : mag;
   assign apart         = greater[30:23] - lesser[30:23];
 
   logic [23:0] greater2_q, lesser2_q, greater3_q;
@@ -140,26 +139,25 @@ module softmax_fp32 #(
   always_ff @(posedge clk_i) begin
     if (step) begin
       greater2_q <= {greater[30:23] != 0, (greater[30:23] != 0) ? greater[22:0] : 23'b0};
-      lesser2_q <= {lesser[30:23] != 0, (lesser[30:23] != 0) ? lesser[22:0] : 23'b0};
-      apart2_q <= (apart[7:5] != 0) ? '1 : apart[4:0];
-      exp2_q <= greater[30:23];
-      add2_q <= ~both_positive & ~both_negative;
+      lesser2_q  <= {lesser[30:23] != 0, (lesser[30:23] != 0) ? lesser[22:0] : 23'b0};
+      apart2_q   <= (apart[7:5] != 0) ? '1 : apart[4:0];
+      exp2_q     <= greater[30:23];
+      add2_q     <= ~both_positive & ~both_negative;
 
-      lesser3_q <= {lesser2_q, 4'b0000} >> apart2_q;
+      lesser3_q  <= {lesser2_q, 4'b0000} >> apart2_q;
       greater3_q <= greater2_q;
-      exp3_q <= exp2_q;
-      add3_q <= add2_q;
+      exp3_q     <= exp2_q;
+      add3_q     <= add2_q;
 
-      d4_q <= d4;
-      exp4_q <= exp3_q;
+      d4_q       <= d4;
+      exp4_q     <= exp3_q;
     end
   end
 
   // ---- 5: d in units of 2^-24, below 128. Beyond that the result is zero. ----
   //
-  // d4 is worth 2^(exp - 154), so it moves left by exp - 130. Written as a move to the right of the
-  // 31 bits that are kept, it is one shifter for both directions; what left would push out has a
-  // mask.
+  // d4 is worth 2^(exp - 154), so it moves left by exp - 130. Written as a move to the right, it is
+  // one shifter for both directions, and 31 bits wide; a mask finds what left would push out.
   logic [7:0]  right;
   logic [57:0] moved;
   logic [28:0] pushed;
@@ -209,7 +207,7 @@ module softmax_fp32 #(
     assign h8  = (h7 >>> 4) - d;
     assign h9  = (h8 >>> 3) - d;
     assign h10 = (h9 >>> 2) + d;
-    assign t   = {h10[30:0], h9[1]};
+    assign t        = {h10[30:0], h9[1]};
     assign unused_h = ^{h10[33:31], h9[0]};
   end
 
@@ -274,10 +272,10 @@ module softmax_fp32 #(
   //
   // A bit of 1 / sum is 1 if the remainder did not become negative. Bits are kept from the first 1
   // on, and the zeros before it counted, so that the quotient needs no normalising.
-  logic [SumW:0]   remainder_q, doubled, subtrahend, remainder_d;
-  logic [25:0]     inverse_q;
-  logic [7:0]      bias_q;
-  logic            seen, add;
+  logic [SumW:0] remainder_q, doubled, subtrahend, remainder_d;
+  logic [25:0]   inverse_q;
+  logic [7:0]    bias_q;
+  logic          seen, add;
 
   assign seen        = inverse_q != 0;
   assign add         = remainder_q[SumW];
@@ -287,12 +285,12 @@ module softmax_fp32 #(
 
   always_ff @(posedge clk_i) begin
     if (state_q == Sum) begin
-      count_q <= '0;
+      count_q     <= '0;
       remainder_q <= (SumW + 1)'(1 << 29);
-      inverse_q <= '0;
-      bias_q <= 8'd127;
+      inverse_q   <= '0;
+      bias_q      <= 8'd127;
     end else if (state_q == Divide) begin
-      count_q <= count_q + 1'b1;
+      count_q     <= count_q + 1'b1;
       remainder_q <= remainder_d;
       if (!inverse_q[25]) inverse_q <= {inverse_q[24:0], ~remainder_d[SumW]};
       if (!seen && remainder_d[SumW]) bias_q <= bias_q - 1'b1;

@@ -6,6 +6,7 @@ import math
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Callable
@@ -21,7 +22,7 @@ from lib.acap.attention import base2_codes_twin
 from lib.acap.uniform import Uniform
 from lib.errors import BookError
 from lib.silicon import synth, tables, verilate
-from lib.silicon.synth import netlist, synthesise
+from lib.silicon.synth import Area, netlist, synthesise
 from lib.silicon.units import FP32, GELU_FP32, GELU_PRINTED, GELU_TABLE, RTL, SOFTMAX, SOFTMAX_FP32
 from lib.silicon.units import base2_weights_twin, floats, row_items, table_text
 from lib.silicon.verilate import Simulation, Trace, Unit
@@ -244,27 +245,44 @@ def test_tables_are_those_fitted() -> None:
 # ---- Area. ----
 
 
-def test_integer_units_are_as_much_smaller_as_is_claimed() -> None:
-    softmax, printed, table = synthesise(SOFTMAX), synthesise(GELU_PRINTED), synthesise(GELU_TABLE)
-    softmax_fp32, gelu_fp32 = synthesise(SOFTMAX_FP32, {"DSP": 0}), synthesise(GELU_FP32, {"DSP": 0})
-    for area in (softmax, printed, table, softmax_fp32, gelu_fp32):
-        assert area.dsp == 0
-    assert softmax.lut <= 125 and softmax.lut_memory == 0 and softmax.bram == 1
-    assert table.lut <= 40 and table.bram == 0 and printed.lut <= 6
+AREAS: dict[str, tuple[Unit, Parameters, str]] = {
+    "softmax": (SOFTMAX, {}, "xcup"),
+    "softmax on ecp5": (SOFTMAX, {}, "ecp5"),
+    "table": (GELU_TABLE, {}, "xcup"),
+    "printed": (GELU_PRINTED, {}, "xcup"),
+    "softmax, FP32": (SOFTMAX_FP32, {"DSP": 0}, "xcup"),
+    "softmax, FP32, DSP": (SOFTMAX_FP32, {"DSP": 1}, "xcup"),
+    "GELU, FP32": (GELU_FP32, {"DSP": 0}, "xcup"),
+    "GELU, FP32, DSP": (GELU_FP32, {"DSP": 1}, "xcup"),
+}
+
+
+@pytest.fixture(scope="module")
+def area() -> dict[str, Area]:
+    with ThreadPoolExecutor(2) as pool:  # each is a process of its own
+        return dict(zip(AREAS, pool.map(lambda arguments: synthesise(*arguments), AREAS.values())))
+
+
+def test_integer_units_are_as_much_smaller_as_is_claimed(area: dict[str, Area]) -> None:
+    softmax, table, printed = area["softmax"], area["table"], area["printed"]
+    softmax_fp32, gelu_fp32 = area["softmax, FP32"], area["GELU, FP32"]
+    assert not any(a.dsp for a in (softmax, table, printed, softmax_fp32, gelu_fp32))
+    assert (softmax.bram, softmax.lut_memory, table.bram, printed.bram) == (1, 0, 0, 0)
+    assert softmax.lut <= 125 and table.lut <= 40 and printed.lut <= 6
     assert softmax_fp32.lut <= 2000 and gelu_fp32.lut <= 1550  # the references stay as small as they are
     assert softmax_fp32.lut >= 14.5 * softmax.lut
     assert gelu_fp32.lut >= 142 * printed.lut and gelu_fp32.lut >= 20 * table.lut
 
 
-def test_fp32_units_with_dsps() -> None:
-    softmax, gelu_ = synthesise(SOFTMAX_FP32), synthesise(GELU_FP32)
-    assert (softmax.dsp, gelu_.dsp) == (7, 5)
-    assert softmax.lut <= 900 and gelu_.lut <= 400
+def test_fp32_units_with_dsps_are_small_too(area: dict[str, Area]) -> None:
+    softmax, gelu_fp32 = area["softmax, FP32, DSP"], area["GELU, FP32, DSP"]
+    assert (softmax.dsp, gelu_fp32.dsp) == (7, 5)
+    assert softmax.lut <= 900 and gelu_fp32.lut <= 400
 
 
-def test_ecp5_counts_the_same_softmax() -> None:
-    area = synthesise(SOFTMAX, family="ecp5")
-    assert (area.bram, area.dsp, area.ff) == (1, 0, 76) and 80 <= area.lut <= 130 and area.carry > 0
+def test_ecp5_has_the_same_registers(area: dict[str, Area]) -> None:
+    ecp5 = area["softmax on ecp5"]
+    assert (ecp5.bram, ecp5.dsp, ecp5.ff) == (1, 0, area["softmax"].ff) and 80 <= ecp5.lut <= 130 and ecp5.carry > 0
 
 
 @pytest.mark.parametrize("unit", [SOFTMAX, GELU_PRINTED], ids=lambda unit: unit.top)

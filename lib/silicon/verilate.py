@@ -30,7 +30,7 @@ HARNESS = Path(__file__).with_name("harness.cpp")
 VERILATE = ("--cc", "-O3", "--quiet", "-Wno-fatal", "--no-timing", "--prefix", "Vunit")
 VERILATE += ("--x-assign", "unique", "--x-initial", "unique")  # noise, for harness.cpp to seed
 LINT = ("--lint-only", "--quiet", "-Wall")
-COMPILE = ("-std=c++17", "-O2", "-fPIC", "-DVERILATOR=1", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TRACE=0", "-w")
+COMPILE = ("-std=c++17", "-O2", "-fPIC", "-pthread", "-DVERILATOR=1", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TRACE=0", "-w")
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")  # of Verilator; the same for every unit, so compiled once
 
 
@@ -89,26 +89,24 @@ class Unit:
 def build(unit: Unit, parameters: Mapping[str, int | str] = {}) -> Path:
     """Return the library of a unit with these parameters, built unless the cache has it.
 
-    A parameter is a number, or a literal of SystemVerilog as text (``"2048'h0a..."``). Raises BookError when a tool is missing or refuses.
+    A parameter is a number, or a literal of SystemVerilog as text (``"2048'h0a..."``). Raises BookError for a source
+    or a port that is missing, and when a tool is missing or refuses.
     """
-    settings = _settings(parameters, unit.sources)
-    root = verilator_root()
-    ports = [*unit.inputs, "", *unit.outputs]
-    key = digest([*included(unit.sources), HARNESS], [unit.top, version("verilator"), *VERILATE, *COMPILE, *settings, *ports])
-    path = CACHE / f"{unit.top}-{key}.so"
+    root, settings = verilator_root(), _settings(parameters, unit.sources)
+    texts = [unit.top, version("verilator"), *VERILATE, *COMPILE, *settings, *unit.inputs, "", *unit.outputs]
+    path = CACHE / f"{unit.top}-{digest([*included(unit.sources), HARNESS], texts)}.so"
     if path.exists():
         return path
     runtime = _runtime(root)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:  # renamed when whole: builds may run side by side
         verilator([*VERILATE, *settings, "--Mdir", scratch, "--top-module", unit.top, *unit.sources])
-        made = Path(scratch) / path.name
-        whole = Path(scratch) / "whole.cpp"  # one translation unit: most of the time goes into reading headers
-        generated = [*sorted(Path(scratch).glob("*.cpp")), HARNESS]
-        whole.write_text("".join(f'#include "{path}"\n' for path in generated))
         header = (Path(scratch) / "Vunit.h").read_text()
         macros = [_macro("INPUTS", unit.inputs, header), _macro("OUTPUTS", unit.outputs, header)]
-        includes = ["-I" + scratch, *_includes(root)]
-        _compile([*includes, *macros, "-shared", "-o", made, whole, *runtime, "-pthread"], unit.top)
+        parts = [*sorted(Path(scratch).glob("*.cpp")), HARNESS]
+        whole = Path(scratch) / "whole.cpp"  # one translation unit: most of the time goes into reading headers
+        whole.write_text("".join(f'#include "{part}"\n' for part in parts))
+        made = Path(scratch) / path.name
+        _compile(["-I" + scratch, *_includes(root), *macros, "-shared", "-o", made, whole, *runtime], unit.top)
         os.replace(made, path)
     return path
 

@@ -1,10 +1,10 @@
-// GELU of IEEE single-precision numbers: what an integer one is compared with, made with equal care.
+// GELU of IEEE single-precision numbers: what an integer one is compared with, made with like care.
 //
 // y = x Phi(x), Phi the normal distribution function, which needs neither tanh nor exp nor a
 // division: |x| becomes a fixed-point number u, Phi(u) is one of 256 parabolas, and Phi(-u) is
 // 1 - Phi(u); a floating-point product follows. For every finite x, |y - gelu(x)| <= 2^-22 |x|. A
-// GELU in software has an error of this kind too: 1 + erf cancels where x is negative. Numbers below
-// 2^-126 count as zero, on both sides. Infinities and NaN are not supported.
+// GELU in software errs in this way too: 1 + erf cancels where x is negative. Numbers below 2^-126
+// count as zero, on both sides. Infinities and NaN are not supported.
 //
 // One number a clock, 9 clocks late, valid and ready on both sides. Reset is synchronous and active
 // low.

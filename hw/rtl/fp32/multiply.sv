@@ -2,7 +2,7 @@
 //
 // In LUTs a row of adders takes one LUT a bit: an addend and the AND that gates the other share the
 // LUT in front of the carry chain. That is half of what a synthesiser makes of `*` where it may use
-// no DSP. It is slow, one row behind the other: a comparison of areas may use it, not one of clocks.
+// no DSP. It is slow, one row behind the other: good for a comparison of areas, not of clocks.
 
 module multiply #(
   parameter int unsigned A_W = 24,

@@ -51,8 +51,8 @@ class Area:
     """A unit's cells.
 
     lut: LUTs that compute (on xcup of up to six inputs, each one whatever its size; on ecp5 of four); lut_memory: those
-    that store, in LUT sites; ff: flip-flops; dsp: DSP48E2, or MULT18X18D; bram: block RAMs of 18 kbit (on ecp5 of 18
-    kbit too, DP16KD); carry: CARRY4, or CCU2C, which on ecp5 takes two LUT4 that lut does not include.
+    that store, in LUT sites; ff: flip-flops; dsp: DSP48E2, or MULT18X18D; bram: block RAMs in units of 18 kbit,
+    which is a RAMB18E2 or a DP16KD; carry: CARRY4, or CCU2C, which on ecp5 takes two LUT4 that lut does not include.
     """
 
     lut: int

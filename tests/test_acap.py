@@ -320,23 +320,26 @@ def test_every_integer_operator_gives_the_codes_that_pytorch_has(integers: tuple
         qkv = np.concatenate([x.transpose(0, 2, 1, 3).reshape(shape) for x in (q, k, v)], axis=2)
         shifts = at["attention.softmax"].astype(np.int64)
         context = signed8(block.to_context(attention.weigh_twin(shifts, v, 4))).transpose(0, 2, 1, 3).reshape(shape)
-        scores = block.to_scores(q @ k.swapaxes(2, 3))
+        scores = signed8(block.to_scores(q @ k.swapaxes(2, 3)))
+        branch1 = block.add1.branch(block.out(at["attention.context"]))
+        branch2 = block.add2.branch(block.down(at["feed_forward.activated"]))
         pairs |= {
             f"{number} norm1": (block.norm1(before), at["normed1"]),
             f"{number} qkv": (signed8(block.to_qkv(block.qkv(at["normed1"]))), qkv),
             f"{number} softmax": (attention.base2_codes_twin(scores, 4, 3), shifts),
             f"{number} context": (context, at["attention.context"]),
-            f"{number} out": (block.add1(block.out(at["attention.context"]), before), at["residual1"]),
+            f"{number} out": (block.add1(branch1, before), at["residual1"]),
             f"{number} norm2": (block.norm2(at["residual1"]), at["normed2"]),
             f"{number} up": (signed8(block.to_hidden(block.up(at["normed2"]))), at["feed_forward.hidden"]),
             f"{number} gelu": (gelu.gelu_twin(at["feed_forward.hidden"], block.table), at["feed_forward.activated"]),
-            f"{number} down": (block.add2(block.down(at["feed_forward.activated"]), at["residual1"]), at["residual2"]),
+            f"{number} down": (block.add2(branch2, at["residual1"]), at["residual2"]),
         }
         before = at["residual2"]
     pairs["norm"] = (whole.norm(before[:, 0]), heard["normed"])
     for name, (found, expected) in pairs.items():
         off = np.abs(found - expected)
-        assert off.max() <= 1 and off.mean() < 0.02, name
+        rounded_twice = name.endswith(("out", "down"))  # each part of a sum, where PyTorch rounds the sum
+        assert off.max() <= 1 and off.mean() < (0.3 if rounded_twice else 0.02), name
     logits = whole.to_logits(whole.head(heard["normed"]))
     assert np.corrcoef(logits.ravel(), made(some).detach().numpy().ravel())[0, 1] > 0.9999
 
@@ -350,7 +353,7 @@ def test_integer_model_holds_integers_of_the_stated_width(integers: tuple[ViT, I
     unsigned = ("embedded", "residual1", "residual2", "activated")
     for name, value in trace.items():
         kind = name.rsplit(".")[-1]
-        wide = {"shifts": (0, 15), "scores": (-(2**15), 2**15 - 1)} | {site: (0, 255) for site in unsigned}
+        wide = {"shifts": (0, 15)} | {site: (0, 255) for site in unsigned}
         low, high = wide.get(kind, (-127, 127))
         assert low <= value.min() and value.max() <= high, name
     block = whole.blocks[0]
@@ -529,6 +532,14 @@ def test_the_study_command_goes_on_where_it_stopped(
     assert code == 2 and "other settings" in error
     code, _, error = command(study.main, *options[:-1], 4)
     assert code == 2 and "--ablation-seeds" in error
+
+
+def test_committed_study_holds_every_row_on_the_full_test_set() -> None:
+    found = study.load_study("cifar10")
+    assert found.facts["images"] == 10_000
+    for method in quantise.RECIPES:
+        assert found.table(method).shape == (3, 10_000)
+    assert set(quantise.ABLATIONS) <= set(found.methods)
 
 
 # ---- Bad input: one sentence that names it. ----

@@ -11,6 +11,7 @@ from typing import Any, Iterator
 import pytest
 
 from lib import ROOT, book
+from lib.acap.quantise import ABLATIONS, RECIPES
 from lib.results import compare
 
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
@@ -43,6 +44,27 @@ PROMISED = {
         for route in HOSTS
         for figure in ("tokens_per_s", "p50_us", "p99_us", "max_us", "first_token_ms")
     ),
+    *(
+        f"acap.table3.{model}.{figure}"
+        for model in ("deit_t", "deit_160", "deit_256", "lv_vit_t")
+        for figure in ("gmac", "params_m")
+    ),
+    *(
+        f"acap.cpu.{model}.{route}.latency_ms"
+        for model in ("deit_t", "deit_160", "deit_256", "lv_vit_t")
+        for route in ("torch", "openvino_int8")
+    ),
+    *(
+        f"acap.qat.{dataset}.{figure}"
+        for dataset in ("digits", "cifar10")
+        for figure in (
+            *(f"{method}.accuracy_pct" for method in RECIPES),
+            "eqvit_minus_fp32_pct",
+            "w4a8_minus_fp32_pct",
+        )
+    ),
+    *(f"acap.qat.ablation.{ingredient}.accuracy_pct" for ingredient in ABLATIONS),
+    "acap.quantisers.integer_mismatches",
     "vitis.gelu_replacement.ppl_increase_pct",
     "vitis.host_text_equal",
     "host.best_over_torch",

@@ -17,7 +17,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from lib.acap.uniform import check_bits
+from lib.acap.uniform import check_bits, exact_product
 from lib.errors import BookError
 
 PRECISION = 15  # fraction bits of each power of two that softmax adds up; float32 holds the sum of 512 of them
@@ -149,7 +149,7 @@ def weigh_twin(codes: np.ndarray, values: np.ndarray, bits: int) -> np.ndarray:
     """Return attention times values, (..., T, T) by (..., T, D), as shifted sums: integers worth 2^-(2^bits - 2)."""
     last = 2**bits - 1
     shifted = np.where(codes < last, 1 << np.maximum(last - 1 - codes, 0), 0)  # a shift in hardware, not a product
-    return shifted @ values
+    return exact_product(shifted, values)
 
 
 # ---- FQ-ViT's softmax, for comparison: I-BERT's integer exponential, then a division. ----

@@ -1,10 +1,12 @@
 """A whole Vision Transformer in integers, in NumPy: what the hardware computes, number for number.
 
 ``IntegerViT`` is made from a model that ``lib.acap.qat`` trained by EQ-ViT's recipe. Between operators only codes of eight
-bits and attention's shift counts pass. Inside a Linear are int32 sums and 24-bit multipliers with a shift, 55 bits before
-it; inside attention sums of shifted values, of 31 bits up to 1,024 tokens; inside LayerNorm an integer square root of 50
-bits, and products of up to 43. The codes are those of the PyTorch model but for a last bit here and there. A trace keeps
-every operator's output by name, which is what generated hardware is held to.
+bits and attention's shift counts pass, scores and the Linear's part of a residual sum included, so that all that leaves a
+matrix product is a byte, as in the paper. Inside a Linear are int32 sums and 24-bit multipliers with a shift, 55 bits
+before it; inside attention sums of shifted values, of 31 bits up to 1,024 tokens; inside LayerNorm an integer square root
+of 50 bits, and products of up to 43. The codes are those of the PyTorch model but for a last bit here and there; residual
+sums differ by one in a quarter of their places, for PyTorch rounds them once and this model each part. A trace keeps every
+operator's output by name, which is what generated hardware is held to.
 
 Shapes: N images, T tokens, C width, H heads, D = C/H. All arrays are int64 here.
 """
@@ -21,7 +23,7 @@ from torch import Tensor
 from lib.acap.attention import Base2Softmax, base2_codes_twin, weigh_twin
 from lib.acap.gelu import gelu_table, gelu_twin
 from lib.acap.outliers import PowerOfTwo
-from lib.acap.uniform import QuantLinear, Uniform
+from lib.acap.uniform import QuantLinear, Uniform, exact_product
 from lib.acap.vit import PIXEL_SCALE, PIXEL_ZERO, Block, ViT, check_images, cut_patches
 from lib.errors import BookError
 
@@ -91,7 +93,7 @@ class IntegerLinear:
         return cls(weight, bias, units)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        return x @ self.weight.T + self.bias
+        return exact_product(x, self.weight.T) + self.bias
 
 
 @dataclass(frozen=True)
@@ -121,23 +123,22 @@ class Residual:
 
 @dataclass(frozen=True)
 class Add:
-    """Sums of a Linear onto the residual stream: both are multiplied to the new grid, added, shifted and saturated once."""
+    """The residual sum: the Linear's part and the stream, both brought to the new grid, added and saturated."""
 
-    sums: np.ndarray  # int64 (C,): multipliers of the Linear's sums
-    stream: np.ndarray  # int64 (C,): multipliers of the old codes, zero point taken off
-    shift: int
+    to_branch: Rescale  # the Linear's sums to steps of the new grid, where they leave the matrix product as int8
+    to_stream: Rescale  # the old codes, zero point taken off, to the same steps
     old: Residual
     new: Residual
 
     @classmethod
     def of(cls, linear: IntegerLinear, old: Residual, new: Residual) -> Add:
-        both = np.stack((linear.scale / new.steps, old.steps / new.steps))
-        made = Rescale.by(both)
-        return cls(made.multiplier[0], made.multiplier[1], made.shift, old, new)
+        return cls(Rescale.by(linear.scale / new.steps), Rescale.by(old.steps / new.steps), old, new)
 
-    def __call__(self, sums: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        total = sums * self.sums + (codes - self.old.zero) * self.stream
-        return self.new.saturate(shift_round(total, self.shift))
+    def branch(self, sums: np.ndarray) -> np.ndarray:
+        return signed8(self.to_branch(sums))
+
+    def __call__(self, branch: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        return self.new.saturate(branch + self.to_stream(codes - self.old.zero))
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ class IntegerBlock:
     norm1: LayerNorm
     qkv: IntegerLinear
     to_qkv: Rescale  # sums to q, k and v
-    to_scores: Rescale  # q.k to scores, ``fraction`` bits after the binary point
+    to_scores: Rescale  # q.k to scores of eight bits, ``fraction`` of them after the binary point
     fraction: int
     attention_bits: int
     to_context: Rescale
@@ -229,18 +230,21 @@ class IntegerBlock:
         normed1 = self.norm1(codes)
         qkv = signed8(self.to_qkv(self.qkv(normed1)))  # (N, T, 3C)
         q, k, v = qkv.reshape(N, T, 3, self.heads, C // self.heads).transpose(2, 0, 3, 1, 4)  # each (N, H, T, D)
-        scores = self.to_scores(q @ k.swapaxes(2, 3))  # (N, H, T, T)
+        scores = signed8(self.to_scores(exact_product(q, k.swapaxes(2, 3))))  # (N, H, T, T)
         shifts = base2_codes_twin(scores, self.attention_bits, self.fraction)
         weighed = weigh_twin(shifts, v, self.attention_bits)
         context = signed8(self.to_context(weighed)).transpose(0, 2, 1, 3).reshape(N, T, C)
-        residual1 = self.add1(self.out(context), codes)
+        branch1 = self.add1.branch(self.out(context))
+        residual1 = self.add1(branch1, codes)
         normed2 = self.norm2(residual1)
         hidden = signed8(self.to_hidden(self.up(normed2)))
         activated = gelu_twin(hidden, self.table)
-        residual2 = self.add2(self.down(activated), residual1)
+        branch2 = self.add2.branch(self.down(activated))
+        residual2 = self.add2(branch2, residual1)
         steps = {"normed1": normed1, "q": q, "k": k, "v": v, "scores": scores, "shifts": shifts, "context": context}
-        steps |= {"residual1": residual1, "normed2": normed2, "hidden": hidden, "activated": activated}
-        trace.update({f"{name}.{step}": value for step, value in (steps | {"residual2": residual2}).items()})
+        steps |= {"branch1": branch1, "residual1": residual1, "normed2": normed2, "hidden": hidden}
+        steps |= {"activated": activated, "branch2": branch2, "residual2": residual2}
+        trace.update({f"{name}.{step}": value for step, value in steps.items()})
         return residual2
 
 

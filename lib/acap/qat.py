@@ -53,7 +53,7 @@ RUNS = {
     "pico_cifar10": QatTraining(
         "pico_cifar10", steps=3200, batch=32, lr=5e-4, min_lr=1e-5, warmup=50, weight_decay=0.01, bf16="on"
     ),
-    "pico_digits": QatTraining("pico_digits", steps=400, batch=64, lr=2e-3, min_lr=1e-5, warmup=10, weight_decay=0.01),
+    "pico_digits": QatTraining("pico_digits", steps=260, batch=64, lr=2e-3, min_lr=1e-5, warmup=10, weight_decay=0.01),
 }
 
 

@@ -121,3 +121,8 @@ def sqnr_db(x: Tensor, rounded: Tensor) -> float:
     """Return the signal-to-quantisation-noise ratio in decibels: 10 log10 of x's power over the error's."""
     x, error = x.double(), rounded.double() - x.double()
     return 10 * (x.square().sum() / error.square().sum()).log10().item()
+
+
+def exact_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the matrix product of whole numbers, int64: in double precision, exact below 2^53 and tens of times as fast."""
+    return (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64)

@@ -63,6 +63,20 @@ RESOURCES = ("engines", "ports in", "ports out", "buffers", "DSPs")
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a design may take of a board; None stands for all of it."""
+
+    engines: int | None = None
+    ports_in: int | None = None
+    ports_out: int | None = None
+
+    def of(self, board: Board) -> tuple[int, ...]:
+        own = (self.engines, self.ports_in, self.ports_out)
+        whole = (board.engines, board.ports_in, board.ports_out)
+        return (*(b if a is None else a for a, b in zip(own, whole)), board.buffers, board.dsps)
+
+
+@dataclass(frozen=True)
 class Tiling:
     """An accelerator: rows cut into A parts, the inner side into B (a cascade), columns into C, for H copies at a time.
 
@@ -125,12 +139,12 @@ def options(layer: Layer, board: Board, sync: float = 0.0, macs: int | None = No
     splits = [np.arange(1, most + 1) for most in (1 if weights else TILE, 2 * SPLITS // 3, SPLITS, layer.copies)]
     grids = [grid.ravel() for grid in np.meshgrid(*splits, [False, True] if weights else [True], indexing="ij")]
     A, B, C, H, streamed = grids
-    found = cost(layer, board, A, B, C, H, streamed, sync, macs or board.macs_at(8, 8))
+    found = cost(layer, board, A, B, C, H, streamed, sync, macs or board.macs_at(8, 8)) | {"H": H}
     whole = np.ones(len(A), bool)
     for size, n in ((layer.rows, A), (layer.inner, B), (layer.columns, C)):
         whole &= (n - 1) * _up(-(-size // n), TILE) < size  # no part is empty
-    fits = whole & (layer.copies % H == 0) & (found["held"] <= board.memory) & (found["engines"] <= board.engines)
-    limits = (board.engines, board.ports_in, board.ports_out, board.buffers, board.dsps)
+    fits = whole & (layer.copies % H == 0) & (found["held"] <= board.memory)
+    limits = Limits().of(board)
     for name, limit in zip(RESOURCES, limits):
         fits &= found[name] <= limit
     where = np.flatnonzero(fits)
@@ -164,14 +178,15 @@ def _undominated(table: np.ndarray) -> np.ndarray:
 
 
 def _why_not(layer: Layer, board: Board, found: dict[str, np.ndarray], whole: np.ndarray, limits: tuple) -> str:
-    short = (np.where(whole, found["held"], np.inf).min() - board.memory) / 1024
-    if short > 0:
-        return f"{layer.name} does not fit {board.name}: an engine's memory is short by {short:.1f} KiB at best"
-    for name, limit in zip(RESOURCES, limits):
-        least = np.where(whole & (found["held"] <= board.memory), found[name], np.inf).min()
+    """Say which resource the tilings that fit all earlier ones are short of, and by how much at best."""
+    possible = whole & (layer.copies % found["H"] == 0)
+    for name, limit in zip(("held", *RESOURCES), (board.memory, *limits)):
+        least = found[name][possible].min()
         if least > limit:
-            return f"{layer.name} does not fit {board.name}: it takes {least:.0f} {name} at least, and there are {limit}"
-    return f"{layer.name} does not fit {board.name} in any tiling"
+            what = "bytes of an engine's memory" if name == "held" else name
+            return f"{layer.name} does not fit {board.name}: it takes {least:.0f} {what} at best, and there are {limit}"
+        possible &= found[name] <= limit
+    raise AssertionError("a tiling fits after all")
 
 
 # ---- What lies between the products: engines in programmable logic. ----
@@ -217,20 +232,6 @@ def lane_options(engine: Between, board: Board) -> list[Lanes]:
 
 
 # ---- Choosing. ----
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a design may take of a board; None stands for all of it."""
-
-    engines: int | None = None
-    ports_in: int | None = None
-    ports_out: int | None = None
-
-    def of(self, board: Board) -> tuple[int, ...]:
-        own = (self.engines, self.ports_in, self.ports_out)
-        whole = (board.engines, board.ports_in, board.ports_out)
-        return (*(b if a is None else a for a, b in zip(own, whole)), board.buffers, board.dsps)
 
 
 @dataclass(frozen=True)
@@ -340,7 +341,7 @@ class Slot:
 
 
 def schedule(mapping: Mapping, batch: int | None = None) -> list[Slot]:
-    """Play a batch: whenever an accelerator is free it takes the image that has waited longest, earlier images first.
+    """Play a batch: whenever an accelerator is free it takes the image that has waited longest.
 
     A product can start once the one before it is done and eight rows have passed the PL engines between (line buffers).
     """
@@ -348,20 +349,21 @@ def schedule(mapping: Mapping, batch: int | None = None) -> list[Slot]:
     steps = [(names[0], 0)] + [(n, b) for b in range(mapping.config.depth) for n in names[1:-1]] + [(names[-1], 0)]
     fill = {layer.name: line_fill(layer, mapping) for layer in mapping.layers}
     free = dict.fromkeys(names, 0)
-    waiting = [(0, image, 0) for image in range(batch or mapping.batch)]  # (ready, image, step)
+    waiting = [(0, 0, image, 0) for image in range(batch or mapping.batch)]  # (when to look, ready since, image, step)
     heapq.heapify(waiting)
     slots: list[Slot] = []
     while waiting:
-        ready, image, step = heapq.heappop(waiting)
+        now, since, image, step = heapq.heappop(waiting)
         unit, block = steps[step]
-        if free[unit] > ready:  # not yet: look again when the accelerator is free, after those that are ready before
-            heapq.heappush(waiting, (free[unit], image, step))
+        if free[unit] > now:
+            heapq.heappush(waiting, (free[unit], since, image, step))
             continue
-        end = ready + mapping.chosen[unit].time
+        end = now + mapping.chosen[unit].time
         free[unit] = end
-        slots.append(Slot(unit, image, block, ready, end))
+        slots.append(Slot(unit, image, block, now, end))
         if step + 1 < len(steps):
-            heapq.heappush(waiting, (end + fill[steps[step + 1][0]], image, step + 1))
+            ready = end + fill[steps[step + 1][0]]
+            heapq.heappush(waiting, (ready, ready, image, step + 1))
     return slots
 
 

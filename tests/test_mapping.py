@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.acap import aie, mapping, monolith, paper, placement, validation
-from lib.acap.boards import VCK190, board
+from lib.acap import aie, design, mapping, monolith, paper, placement, split, steps, validation
+from lib.acap.boards import INT8, U250, VCK190, VEK280, Widths, board
 from lib.acap.mapping import Layer, Limits, Mapping
 from lib.acap.vit import CONFIGS, ViTConfig, products
 from lib.errors import BookError
@@ -20,7 +20,7 @@ SMALL = ViTConfig(64, 2, 2, image=32, patch=8)  # 17 tokens
 
 
 @pytest.fixture(scope="module")
-def designs() -> dict[str, Mapping]:
+def solved() -> dict[str, Mapping]:
     return {name: mapping.solve(CONFIGS[name], VCK190) for name in MODELS}
 
 
@@ -72,7 +72,7 @@ PUBLISHED = {  # DeiT-T's public design: unit: rows, inner, columns, copies, blo
 def test_published_design_takes_394_engines_116_streams_in_and_83_out() -> None:
     total = dict.fromkeys(mapping.RESOURCES, 0)
     for name, (shape, tiling) in PUBLISHED.items():
-        found = mapping.cost(Layer(name, *shape), VCK190, *tiling, False, 0.0, 128)
+        found = mapping.cost(Layer(name, *shape), VCK190, *tiling, False, 0.0, INT8)
         for resource in total:
             total[resource] += int(found[resource])
         if name in ("q", "qk", "av", "out", "up", "down"):  # balanced: each engine multiplies 2304 cycles a call
@@ -81,7 +81,7 @@ def test_published_design_takes_394_engines_116_streams_in_and_83_out() -> None:
 
 
 def test_time_of_a_call_is_load_multiply_store() -> None:
-    found = mapping.cost(Layer("down", 192, 768, 192, 1, 12), VCK190, 1, 24, 4, 1, False, 100.0, 128)
+    found = mapping.cost(Layer("down", 192, 768, 192, 1, 12), VCK190, 1, 24, 4, 1, False, 100.0, INT8)
     port = 16 * 0.230
     assert found["time"] == np.ceil(192 * 32 / port + 192 * 32 * 48 / 128 + 2 + 192 * 48 / port + 100)
     assert found["held"] == 12 * 32 * 48 + 16 * (32 + 48) + 2048
@@ -114,7 +114,7 @@ def test_options_are_those_that_nothing_undercuts() -> None:
     for row in table:
         assert ((table <= row).all(axis=1)).sum() == 1  # itself
     for tiling in ((1, 1, 1, 1), (1, 2, 3, 1), (1, 4, 6, 1)):  # whatever was left out is no better than what stayed
-        found = mapping.cost(layer, VCK190, *tiling, False, 0.0, 128)
+        found = mapping.cost(layer, VCK190, *tiling, False, 0.0, INT8)
         own = np.array([found[name] for name in ("time", *mapping.RESOURCES)])
         assert (table <= own).all(axis=1).any()
 
@@ -123,18 +123,18 @@ def test_options_are_those_that_nothing_undercuts() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_each_model_is_solved_to_optimality_in_five_seconds(designs: dict[str, Mapping], name: str) -> None:
-    design = designs[name]
-    assert design.optimal and design.seconds < 5
+def test_each_model_is_solved_to_optimality_in_five_seconds(solved: dict[str, Mapping], name: str) -> None:
+    found = solved[name]
+    assert found.optimal and found.seconds < 5
     limits = Limits().of(VCK190)
-    assert all(design.takes(resource) <= limit for resource, limit in zip(mapping.RESOURCES, limits))
-    assert paper.TABLE_5[name].engines - 3 <= design.takes("engines") <= 400
+    assert all(found.takes(resource) <= limit for resource, limit in zip(mapping.RESOURCES, limits))
+    assert paper.TABLE_5[name].engines - 3 <= found.takes("engines") <= 400
 
 
 def test_search_finds_what_enumeration_finds() -> None:
     """On a small model and few engines every combination is tried."""
     limits = Limits(engines=24)
-    design = mapping.solve(SMALL, VCK190, batch=4, limits=limits)
+    found = mapping.solve(SMALL, VCK190, batch=4, limits=limits)
     some = {layer.name: mapping.options(layer, VCK190) for layer in mapping.layers(SMALL)}
     in_block = [some[name] for name in BLOCK]
     best = np.inf
@@ -144,8 +144,8 @@ def test_search_finds_what_enumeration_finds() -> None:
         if all(fit) and sum(min(o.tiling.engines for o in options) for options in fit) <= 22:
             best = min(best, 4 * slowest)
             break
-    slowest = max(design.chosen[name].time for name in BLOCK)
-    assert design.optimal and 4 * slowest >= best and design.takes("engines") <= 24
+    slowest = max(found.chosen[name].time for name in BLOCK)
+    assert found.optimal and 4 * slowest >= best and found.takes("engines") <= 24
 
 
 def test_more_of_anything_is_never_slower() -> None:
@@ -163,56 +163,55 @@ def test_joint_search_starts_from_the_decomposition_and_leaves_a_gap() -> None:
 # ---- Schedules. ----
 
 
-def test_schedule_keeps_order_and_accelerators_apart(designs: dict[str, Mapping]) -> None:
-    design = designs["deit_t"]
-    slots = mapping.schedule(design)
+def test_schedule_keeps_order_and_accelerators_apart(solved: dict[str, Mapping]) -> None:
+    found = solved["deit_t"]
+    slots = mapping.schedule(found)
     assert len(slots) == 6 * (12 * 6 + 2)
-    for unit in design.chosen:
+    for unit in found.chosen:
         own = sorted((slot.start, slot.end) for slot in slots if slot.unit == unit)
         assert all(one[1] <= other[0] for one, other in zip(own, own[1:]))
     for image in range(6):
         own = sorted((s.start, s.end) for s in slots if s.image == image)
         assert all(one[1] <= other[0] for one, other in zip(own, own[1:]))
-    assert mapping.latency(slots) == pytest.approx(design.objective / 1e6, rel=0.03)
+    assert mapping.latency(slots) == pytest.approx(found.objective / 1e6, rel=0.03)
 
 
-def test_more_images_than_accelerators_share_them_fairly(designs: dict[str, Mapping]) -> None:
+def test_more_images_than_accelerators_share_them_fairly(solved: dict[str, Mapping]) -> None:
     """Twelve images take about twice as long as six: none is overtaken for good."""
-    design = designs["deit_t"]
-    six, twelve = (mapping.latency(mapping.schedule(design, batch)) for batch in (6, 12))
+    six, twelve = (mapping.latency(mapping.schedule(solved["deit_t"], batch)) for batch in (6, 12))
     assert 1.8 < twelve / six < 2.1
 
 
 # ---- Table V. ----
 
 
-def test_no_constant_and_one_constant_against_table_5(designs: dict[str, Mapping]) -> None:
+def test_no_constant_and_one_constant_against_table_5(solved: dict[str, Mapping]) -> None:
     estimates = {name: paper.TABLE_5[name].estimate_ms for name in MODELS}
-    free = {name: mapping.latency(mapping.schedule(designs[name])) / estimates[name] - 1 for name in MODELS}
+    free = {name: mapping.latency(mapping.schedule(solved[name])) / estimates[name] - 1 for name in MODELS}
     assert max(map(abs, free.values())) < 0.11 and np.mean([abs(x) for x in free.values()]) < 0.065
-    found = validation.held_out(designs, estimates)
+    found = validation.held_out(solved, estimates)
     assert len(found) == 12
     errors = [abs(found[pair] / estimates[pair[1]] - 1) for pair in found]
     assert np.mean(errors) < 0.07 and max(errors) < 0.17  # LV-ViT-T is the one beyond 10 %
-    board_errors = [mapping.latency(mapping.schedule(designs[n])) / paper.TABLE_5[n].board_ms - 1 for n in MODELS]
+    board_errors = [mapping.latency(mapping.schedule(solved[n])) / paper.TABLE_5[n].board_ms - 1 for n in MODELS]
     assert max(map(abs, board_errors)) < 0.07
 
 
-def test_fitted_constant_brings_a_design_to_its_target(designs: dict[str, Mapping]) -> None:
-    sync = validation.fit_sync(designs["deit_t"], 0.6)
-    reached = mapping.latency(mapping.schedule(validation.with_sync(designs["deit_t"], sync)))
+def test_fitted_constant_brings_a_design_to_its_target(solved: dict[str, Mapping]) -> None:
+    sync = validation.fit_sync(solved["deit_t"], 0.6)
+    reached = mapping.latency(mapping.schedule(validation.with_sync(solved["deit_t"], sync)))
     assert sync > 0 and reached == pytest.approx(0.6, abs=2e-4)
-    assert validation.fit_sync(designs["lv_vit_t"], 0.1) == 0
+    assert validation.fit_sync(solved["lv_vit_t"], 0.1) == 0
 
 
 # ---- Placement. ----
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_cascades_lie_where_partial_sums_can_pass(designs: dict[str, Mapping], name: str) -> None:
-    chains = placement.place(designs[name])
+def test_cascades_lie_where_partial_sums_can_pass(solved: dict[str, Mapping], name: str) -> None:
+    chains = placement.place(solved[name])
     places = [place for chain in chains for place in chain.places]
-    assert len(places) == len(set(places)) == designs[name].takes("engines")
+    assert len(places) == len(set(places)) == solved[name].takes("engines")
     assert all(0 <= x < 50 and 0 <= y < 8 for x, y in places)
     assert all(placement.legal(VCK190, chain) for chain in chains)
     turned = dataclasses.replace(chains[0], places=chains[0].places[::-1])
@@ -225,8 +224,8 @@ def test_cascades_lie_where_partial_sums_can_pass(designs: dict[str, Mapping], n
 def test_unknown_boards_and_widths() -> None:
     with pytest.raises(BookError, match="unknown; choose one of vck190"):
         board("vck191")
-    with pytest.raises(BookError, match="does not multiply 8 by 4 bits"):
-        VCK190.macs_at(8, 4)
+    with pytest.raises(BookError, match="vck190 does not multiply A8W4; choose one of A8W8, A16W16, A32W32"):
+        VCK190.macs_at(Widths(8, 4))
 
 
 def test_shapes_that_no_tile_divides() -> None:
@@ -248,3 +247,54 @@ def test_a_model_that_does_not_fit_says_what_is_short() -> None:
 def test_a_search_cut_short_says_so() -> None:
     with pytest.raises(BookError, match="more time"):
         mapping.solve(CONFIGS["deit_256"], VCK190, seconds=1e-4)
+
+
+# ---- Widths, steps, several boards. ----
+
+
+def test_cheapest_widths_that_reach_the_accuracy() -> None:
+    for name, widths in (("vck190", "A8W8"), ("vek280", "A8W4")):
+        chosen = design.choose("deit_t", board(name), budget_ms=1.0, least=74.0)
+        assert str(chosen.widths) == widths and chosen.latency_ms <= 1
+        others = design.front(CONFIGS["deit_t"], board(name), chosen.widths)
+        assert chosen.images_per_s == max(d.images_per_s for d in others if d.latency_ms <= 1)
+    with pytest.raises(BookError, match=r"done in 0.1 ms; the nearest takes 0.4\d+ ms for 1 image\(s\) in A8W8"):
+        design.choose("deit_t", VCK190, budget_ms=0.1, least=74.0)
+    with pytest.raises(BookError, match="reaches 74.50 % at best"):
+        design.choose("deit_t", VCK190, budget_ms=1.0, least=75.0)
+    with pytest.raises(BookError, match="unknown; choose one of deit_t"):
+        design.model("deit-x")
+    assert design.model("lv-vit-t")[0] == "lv_vit_t"
+
+
+def test_four_bits_halve_what_weights_take() -> None:
+    layer, tiling = Layer("up", 200, 192, 768, 1, 12), (1, 4, 24, 1)
+    eight, four = (mapping.cost(layer, VEK280, *tiling, False, 0.0, widths) for widths in (INT8, Widths(8, 4)))
+    assert eight["held"] - four["held"] == 12 * 48 * 32 / 2 and four["time"] < eight["time"]
+
+
+def test_steps_of_table_8() -> None:
+    """Each idea helps, the first two by the ratio of widths; in all about the paper's 89-fold."""
+    found = steps.ablation(CONFIGS["deit_t"], VCK190)
+    times = [found[step] for step in steps.STEPS]
+    assert all(one > other for one, other in zip(times, times[1:]))
+    assert times[0] / times[1] == pytest.approx(4, abs=0.01) and 70 < times[0] / times[-1] < 100
+    slower = steps.off_chip(CONFIGS["deit_t"], VCK190, 6, INT8, efficiency=0.3)
+    assert slower == pytest.approx(2 * times[1], rel=0.01)
+
+
+def test_plain_fpga_is_what_the_paper_expects_of_one() -> None:
+    found = mapping.latency(mapping.schedule(mapping.solve(CONFIGS["deit_t"], U250)))
+    assert found == pytest.approx(paper.FPGA_MS, rel=0.05)
+
+
+def test_a_model_too_large_is_split_over_boards() -> None:
+    base = ViTConfig(768, 12, 12)  # DeiT-B
+    with pytest.raises(BookError):
+        mapping.solve(base, VCK190)
+    found = split.split(base, VCK190)
+    assert found.boards * found.share >= 12 and found.boards > 1 and found.mapping.optimal
+    alone = split.split(CONFIGS["deit_t"], VCK190)
+    assert alone.boards == 1 and alone.latency_ms == pytest.approx(alone.mapping.objective / 1e6)
+    with pytest.raises(BookError, match="fits no 2 boards"):
+        split.split(base, VCK190, most=2)

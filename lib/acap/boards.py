@@ -11,14 +11,28 @@ from dataclasses import dataclass
 from lib.errors import BookError
 
 
+@dataclass(frozen=True, order=True)
+class Widths:
+    """Bits of activations and of weights; ordered from the cheapest."""
+
+    activations: int
+    weights: int
+
+    def __str__(self) -> str:
+        return f"A{self.activations}W{self.weights}"
+
+
+INT8 = Widths(8, 8)
+
+
 @dataclass(frozen=True)
 class Board:
-    """One device. ``macs`` are multiply-accumulates a cycle and engine, by (activation bits, weight bits)."""
+    """One device. ``macs`` are multiply-accumulates a cycle and engine, by the widths of their factors."""
 
     name: str
     engines: int  # AI Engines
     rows: int  # of the array they form; columns = engines / rows
-    macs: dict[tuple[int, int], int]
+    macs: dict[Widths, int]
     engine_ghz: float
     memory: int  # bytes beside each engine
     ports_in: int  # 128-bit streams from programmable logic (PL) to the engines
@@ -38,22 +52,18 @@ class Board:
     def columns(self) -> int:
         return self.engines // self.rows
 
-    def macs_at(self, activation_bits: int, weight_bits: int) -> int:
-        """Return the multiply-accumulates a cycle of one engine; BookError for widths it does not have."""
-        try:
-            return self.macs[activation_bits, weight_bits]
-        except KeyError:
-            known = ", ".join(f"A{a}W{w}" for a, w in self.macs)
-            raise BookError(
-                f"{self.name} does not multiply {activation_bits} by {weight_bits} bits; it has {known}"
-            ) from None
+    def macs_at(self, widths: Widths) -> int:
+        """Return the multiply-accumulates a cycle of one engine; BookError for widths it does not multiply."""
+        if widths not in self.macs:
+            raise BookError(f"{self.name} does not multiply {widths}; choose one of {', '.join(map(str, self.macs))}")
+        return self.macs[widths]
 
 
 VCK190 = Board(
     "vck190",
     engines=400,
     rows=8,
-    macs={(32, 32): 8, (16, 16): 32, (16, 8): 64, (8, 8): 128},
+    macs={INT8: 128, Widths(16, 16): 32, Widths(32, 32): 8},
     engine_ghz=1.0,
     memory=32 * 1024,
     ports_in=156,  # 39 interface tiles: 8 x 64 bits in, 6 x 64 out
@@ -63,7 +73,40 @@ VCK190 = Board(
     dsps=1968,
     off_chip=25.6,
 )
-BOARDS = {board.name: board for board in (VCK190,)}
+# A second generation of engines, for a what-if. AMD gives engines, memories, clocks and widths; that streams and the PL's
+# clock are as on the VCK190, in proportion to the array's columns, is assumed.
+VEK280 = Board(
+    "vek280",
+    engines=304,
+    rows=8,
+    macs={Widths(8, 4): 512, INT8: 256, Widths(16, 16): 64},
+    engine_ghz=1.0,
+    memory=64 * 1024,
+    ports_in=118,
+    ports_out=88,
+    pl_ghz=0.230,
+    buffers=600 * 4608 + 264 * 36864,
+    dsps=1312,
+    off_chip=102.4,
+)
+# A plain FPGA, Alveo U250: an "engine" here is 64 of its 12,288 DSPs with the memory beside them, at the 250 MHz of the
+# paper's design; two products of INT8 fit one DSP. Its streams are wires, so nothing but the engines' own width limits them.
+U250 = Board(
+    "u250",
+    engines=176,  # 92 % of the DSPs: the rest is for what lies between
+    rows=8,
+    macs={INT8: 128, Widths(16, 16): 64},
+    engine_ghz=0.250,
+    memory=128 * 1024,  # a share of 54 MB on chip
+    ports_in=10_000,
+    ports_out=10_000,
+    pl_ghz=0.250,
+    buffers=16 * 2**20,
+    dsps=12_288 - 176 * 64,
+    off_chip=77.0,
+    family="fpga",
+)
+BOARDS = {board.name: board for board in (VCK190, VEK280, U250)}
 
 
 def board(name: str) -> Board:

@@ -20,7 +20,7 @@ import numpy as np
 from ortools.sat.python import cp_model
 
 from lib.acap import aie
-from lib.acap.boards import Board
+from lib.acap.boards import INT8, Board, Widths
 from lib.acap.vit import ViTConfig, products
 from lib.errors import BookError
 
@@ -107,39 +107,41 @@ def _up(x: np.ndarray, to: int) -> np.ndarray:
     return -(-x // to) * to
 
 
-def cost(layer: Layer, board: Board, A, B, C, H, streamed, sync: float, macs: int) -> dict[str, np.ndarray]:
+def cost(layer: Layer, board: Board, A, B, C, H, streamed, sync: float, widths: Widths) -> dict[str, np.ndarray]:
     """Return time, resources and engine memory of tilings, all arrays of one shape (or whole numbers)."""
     rows, inner, columns = (_up(-(-x // n), TILE) for x, n in ((layer.rows, A), (layer.inner, B), (layer.columns, C)))
     weights = layer.blocks > 0
     resident = weights & ~streamed
-    load = rows * inner / board.port
-    fetch = np.where(resident, 0, inner * columns / board.port)
+    left, right = widths.activations / 8, (widths.weights if weights else widths.activations) / 8  # bytes of a factor
+    macs = board.macs_at(widths if weights else Widths(widths.activations, widths.activations))
+    load = rows * inner * left / board.port
+    fetch = np.where(resident, 0, inner * columns * right / board.port)
     multiply = (rows * inner * columns / macs + aie.PAPER.call) / board.engine_ghz
-    store = rows * columns / board.port
+    store = rows * columns * left / board.port
     calls = -(-layer.copies // H)
-    held = np.where(resident, layer.blocks, 2) * inner * columns + 2 * TILE * (inner + columns) + STACK
+    held = np.where(resident, layer.blocks, 2) * inner * columns * right + 2 * TILE * (inner + columns) * left + STACK
     lhs = A * B * -(-C // BROADCAST) * H
     rhs = np.where(resident, 0, B * C * -(-A // BROADCAST) * H)
-    activations = layer.copies * layer.rows * (layer.inner + layer.columns)
-    kept = np.where(weights & streamed, layer.blocks * layer.inner * layer.columns, 0)
+    activations = layer.copies * layer.rows * (layer.inner + layer.columns) * left
+    kept = np.where(weights & streamed, layer.blocks * layer.inner * layer.columns * right, 0)
     return {
         "time": np.ceil(calls * (np.maximum(load, fetch) + multiply + store + sync)),
         "engines": A * B * C * H,
         "ports in": lhs + rhs,
         "ports out": A * C * H,
-        "buffers": 2 * activations + kept + 0 * A,  # ping and pong
+        "buffers": np.ceil(2 * activations + kept + 0 * A),  # ping and pong
         "DSPs": 0 * A,
-        "held": held,
+        "held": np.ceil(held),
     }
 
 
-def options(layer: Layer, board: Board, sync: float = 0.0, macs: int | None = None) -> list[Option]:
+def options(layer: Layer, board: Board, sync: float = 0.0, widths: Widths = INT8) -> list[Option]:
     """List the accelerators worth considering for a layer: no other is at least as good in time and every resource."""
     weights = layer.blocks > 0
     splits = [np.arange(1, most + 1) for most in (1 if weights else TILE, 2 * SPLITS // 3, SPLITS, layer.copies)]
     grids = [grid.ravel() for grid in np.meshgrid(*splits, [False, True] if weights else [True], indexing="ij")]
     A, B, C, H, streamed = grids
-    found = cost(layer, board, A, B, C, H, streamed, sync, macs or board.macs_at(8, 8)) | {"H": H}
+    found = cost(layer, board, A, B, C, H, streamed, sync, widths) | {"H": H}
     whole = np.ones(len(A), bool)
     for size, n in ((layer.rows, A), (layer.inner, B), (layer.columns, C)):
         whole &= (n - 1) * _up(-(-size // n), TILE) < size  # no part is empty
@@ -241,6 +243,7 @@ class Mapping:
     config: ViTConfig
     board: Board
     batch: int
+    widths: Widths
     layers: list[Layer]
     chosen: dict[str, Option]
     lanes: dict[str, Lanes]
@@ -264,7 +267,7 @@ def solve(
     batch: int = 6,
     sync: float = 0.0,
     limits: Limits = Limits(),
-    macs: int | None = None,
+    widths: Widths = INT8,
     seconds: float = 60.0,
 ) -> Mapping:
     """Choose an accelerator for every product so that a batch is done soonest; BookError if none fits or time ran out.
@@ -274,7 +277,7 @@ def solve(
     the others' patches, or for their turns in the first block, and leaves the last block by itself.
     """
     started, own = time.monotonic(), layers(config)
-    model, chosen, spent = cp_model.CpModel(), {}, {layer.name: options(layer, board, sync, macs) for layer in own}
+    model, chosen, spent = cp_model.CpModel(), {}, {layer.name: options(layer, board, sync, widths) for layer in own}
     pl = {engine.name: lane_options(engine, board) for engine in between(config)}
     for name, some in (spent | pl).items():
         chosen[name] = [model.new_bool_var(f"{name} {i}") for i in range(len(some))]
@@ -303,11 +306,16 @@ def solve(
         raise BookError(f"no choice of accelerators fits {board.name}: {_shortest(spent, limits.of(board))}")
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         raise BookError(f"no design was found in {seconds:g} s; give the search more time")
-    found = {name: some[[solver.value(x) for x in chosen[name]].index(1)] for name, some in (spent | pl).items()}
+    found = {name: some[[solver.value(x) for x in chosen[name]].index(1)] for name, some in spent.items()}
+    pace = max(found[name].time for name in in_block)
+    found |= {
+        name: next((o for o in some if o.time <= pace), some[-1]) for name, some in pl.items()
+    }  # no wider than needed
     return Mapping(
         config,
         board,
         batch,
+        widths,
         own,
         {name: found[name] for name in spent},
         {name: found[name] for name in pl},

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.acap import aie, design, mapping, monolith, paper, placement, split, steps, validation
+from lib.acap import aie, budget, mapping, monolith, paper, placement, split, steps, validation
 from lib.acap.boards import INT8, U250, VCK190, VEK280, Widths, board
 from lib.acap.mapping import Layer, Limits, Mapping
 from lib.acap.vit import CONFIGS, ViTConfig, products
@@ -254,17 +254,17 @@ def test_a_search_cut_short_says_so() -> None:
 
 def test_cheapest_widths_that_reach_the_accuracy() -> None:
     for name, widths in (("vck190", "A8W8"), ("vek280", "A8W4")):
-        chosen = design.choose("deit_t", board(name), budget_ms=1.0, least=74.0)
+        chosen = budget.choose("deit_t", board(name), budget_ms=1.0, least=74.0)
         assert str(chosen.widths) == widths and chosen.latency_ms <= 1
-        others = design.front(CONFIGS["deit_t"], board(name), chosen.widths)
+        others = budget.front(CONFIGS["deit_t"], board(name), chosen.widths)
         assert chosen.images_per_s == max(d.images_per_s for d in others if d.latency_ms <= 1)
     with pytest.raises(BookError, match=r"done in 0.1 ms; the nearest takes 0.4\d+ ms for 1 image\(s\) in A8W8"):
-        design.choose("deit_t", VCK190, budget_ms=0.1, least=74.0)
+        budget.choose("deit_t", VCK190, budget_ms=0.1, least=74.0)
     with pytest.raises(BookError, match="reaches 74.50 % at best"):
-        design.choose("deit_t", VCK190, budget_ms=1.0, least=75.0)
+        budget.choose("deit_t", VCK190, budget_ms=1.0, least=75.0)
     with pytest.raises(BookError, match="unknown; choose one of deit_t"):
-        design.model("deit-x")
-    assert design.model("lv-vit-t")[0] == "lv_vit_t"
+        budget.model("deit-x")
+    assert budget.model("lv-vit-t")[0] == "lv_vit_t"
 
 
 def test_four_bits_halve_what_weights_take() -> None:

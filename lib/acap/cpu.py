@@ -82,3 +82,32 @@ def latencies(routes: dict[str, Inference], rounds: int = 7, progress: bool = Tr
             if number:
                 times[name].append(1e3 * (time.perf_counter() - start))
     return {name: statistics.median(found) for name, found in times.items()}
+
+
+KERNELS = {  # what PyTorch calls an operator, and what the paper's Fig. 2 would
+    "aten::addmm": "linear",
+    "aten::linear": "linear",
+    "aten::bmm": "attention products",
+    "aten::_softmax": "softmax",
+    "aten::gelu": "GELU",
+    "aten::native_layer_norm": "LayerNorm",
+    "aten::add": "addition",
+    "aten::copy_": "copies and transposes",
+}
+
+
+def kernel_shares(config: str, rounds: int = 5) -> dict[str, float]:
+    """Return which share of PyTorch's time on one batch goes to which kind of operator, from its own profiler."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        infer = torch_inference(ViT(CONFIGS[config]).eval(), random_images(config), threads=2)
+    infer()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        for _ in range(rounds):
+            infer()
+    shares: dict[str, float] = {}
+    for event in profile.key_averages():
+        kind = KERNELS.get(event.key, "other")
+        shares[kind] = shares.get(kind, 0.0) + event.self_cpu_time_total
+    total = sum(shares.values())
+    return {kind: spent / total for kind, spent in sorted(shares.items(), key=lambda pair: -pair[1])}

@@ -1,0 +1,71 @@
+"""Table I of EQ-ViT as a roofline: what four devices could do with a model's operators, by their peaks.
+
+An operator's intensity is its operations over the bytes it moves when every operand comes from off-chip memory and every
+result goes back there, once. A device does no more than its peak, and no more than its bandwidth times the intensity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib.acap.mapping import between, layers
+from lib.acap.vit import ViTConfig
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Peaks of one device as Table I cites them: FP32 and INT8 in 10^12 operations a second, bandwidth in GB/s."""
+
+    name: str
+    fp32_tops: float
+    int8_tops: float
+    off_chip: float
+
+    def attainable(self, intensity: float) -> float:
+        """Return the INT8 operations, 10^12 a second, that an operator of this intensity (operations a byte) allows."""
+        return min(self.int8_tops, self.off_chip * intensity / 1e3)
+
+    @property
+    def ridge(self) -> float:
+        """The intensity from which on the peak, not the bandwidth, is the limit."""
+        return 1e3 * self.int8_tops / self.off_chip
+
+
+PLATFORMS = (
+    Platform("U250", 1.2, 6.95, 77.0),
+    Platform("A10G", 35.0, 140.0, 600.0),
+    Platform("Jetson Orin", 5.3, 85.0, 204.0),
+    Platform("VCK190", 6.4, 102.0, 25.0),
+)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One kind of operator of a model: operations and bytes moved for one image, INT8."""
+
+    name: str
+    operations: int
+    bytes: int
+
+    @property
+    def intensity(self) -> float:
+        return self.operations / self.bytes
+
+
+PER_NUMBER = {"norm": 8, "softmax": 5, "gelu": 8, "add": 1}  # operations a number, as such counts go: they set the height
+
+
+def operators(config: ViTConfig, batch: int = 6) -> list[Operator]:
+    """List a model's operators with the operations and the bytes of a batch; weights are read once a batch."""
+    found = []
+    for layer in layers(config):
+        times = 1 if layer.name in ("patch", "head") else config.depth
+        macs = batch * times * layer.copies * layer.rows * layer.inner * layer.columns
+        factors = batch * layer.copies * layer.rows * (layer.inner + layer.columns)
+        right = layer.inner * layer.columns * (1 if layer.blocks else batch * layer.copies)
+        found.append(Operator(layer.name, 2 * macs, times * (factors + right)))
+    for engine in between(config):
+        kind = engine.name.rstrip("12")
+        moved = batch * config.depth * engine.numbers
+        found.append(Operator(engine.name, PER_NUMBER[kind] * moved, (3 if kind == "add" else 2) * moved))
+    return found

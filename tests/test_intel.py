@@ -110,6 +110,7 @@ def test_a_signal_after_models_are_gone_is_only_a_signal(folder: Path) -> None:
     program = (
         "import signal, sys\n"
         "from lib.intel.run import OpenVINOStep\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job inherits SIGINT ignored
         "first, second = OpenVINOStep(sys.argv[1]), OpenVINOStep(sys.argv[1])\n"
         "del first\n"
         "del second\n"

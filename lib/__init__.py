@@ -5,7 +5,7 @@ corpus), ``checkpoint`` and ``train``, ``evaluate``, ``results`` (the contract e
 every page passes through), ``book`` (how the pages are executed, compared and collected). Then the
 model on its way out: ``ptq``, ``prune``, ``qat``, ``export``, ``ladder``; what an accelerator takes of it:
 ``partition``, ``segments``, ``offload``; the routes, none of which imports another: ``vitis``, ``intel``, ``cpu``,
-``sycl``; and ``bench`` and ``comparison``, which set them side by side.
+``sycl``, ``acap``, ``silicon``; and ``bench`` and ``comparison``, which set them side by side.
 """
 
 from pathlib import Path

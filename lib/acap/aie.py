@@ -1,9 +1,9 @@
 """One AI Engine: how many cycles a matrix product takes, cycle by cycle, and why.
 
-An AI Engine of the first generation (VCK190) makes 128 INT8 multiply-accumulates a cycle. EQ-ViT's kernel (Fig. 7) forms
-them as 8 rows x 8 deep x 2 columns, and keeps two 8x8 registers of the left factor and two 8x4 registers of the right
-one, so that the next are loaded while the present ones are used. ``simulate`` plays that pipeline cycle by cycle;
-``cycles`` is its closed form, with the overhead that the paper leaves out.
+An AI Engine of the first generation (VCK190) makes 128 INT8 multiply-accumulates a cycle. EQ-ViT's kernel (Fig. 7)
+forms them as 8 rows x 8 deep x 2 columns, and keeps two 8x8 registers of the left factor and two 8x4 registers of the
+right one, so that the next are loaded while the present ones are used. ``simulate`` plays that pipeline cycle by
+cycle; ``cycles`` is its closed form, with the overhead that the paper leaves out.
 """
 
 from __future__ import annotations

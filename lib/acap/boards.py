@@ -73,8 +73,8 @@ VCK190 = Board(
     dsps=1968,
     off_chip=25.6,
 )
-# A second generation of engines, for a what-if. AMD gives engines, memories, clocks and widths; that streams and the PL's
-# clock are as on the VCK190, in proportion to the array's columns, is assumed.
+# A second generation of engines, for a what-if. AMD gives engines, memories, clocks and widths; that streams and the
+# PL's clock are as on the VCK190, in proportion to the array's columns, is assumed.
 VEK280 = Board(
     "vek280",
     engines=304,
@@ -90,7 +90,8 @@ VEK280 = Board(
     off_chip=102.4,
 )
 # A plain FPGA, Alveo U250: an "engine" here is 64 of its 12,288 DSPs with the memory beside them, at the 250 MHz of the
-# paper's design; two products of INT8 fit one DSP. Its streams are wires, so nothing but the engines' own width limits them.
+# paper's design; two products of INT8 fit one DSP. Its streams are wires, so nothing but the engines' own width
+# limits them.
 U250 = Board(
     "u250",
     engines=176,  # 92 % of the DSPs: the rest is for what lies between

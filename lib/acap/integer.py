@@ -1,12 +1,12 @@
 """A whole Vision Transformer in integers, in NumPy: what the hardware computes, number for number.
 
-``IntegerViT`` is made from a model that ``lib.acap.qat`` trained by EQ-ViT's recipe. Between operators only codes of eight
-bits and attention's shift counts pass, scores and the Linear's part of a residual sum included, so that all that leaves a
-matrix product is a byte, as in the paper. Inside a Linear are int32 sums and 24-bit multipliers with a shift, 55 bits
-before it; inside attention sums of shifted values, of 31 bits up to 1,024 tokens; inside LayerNorm an integer square root
-of 50 bits, and products of up to 43. The codes are those of the PyTorch model but for a last bit here and there; residual
-sums differ by one in a quarter of their places, for PyTorch rounds them once and this model each part. A trace keeps every
-operator's output by name, which is what generated hardware is held to.
+``IntegerViT`` is made from a model that ``lib.acap.qat`` trained by EQ-ViT's recipe. Between operators only codes of
+eight bits and attention's shift counts pass, scores and the Linear's part of a residual sum included, so that all
+that leaves a matrix product is a byte, as in the paper. Inside a Linear are int32 sums and 24-bit multipliers with a
+shift, 55 bits before it; inside attention sums of shifted values, of 31 bits up to 1,024 tokens; inside LayerNorm an
+integer square root of 50 bits, and products of up to 43. The codes are those of the PyTorch model but for a last bit
+here and there; residual sums differ by one in a quarter of their places, for PyTorch rounds them once and this model
+each part. A trace keeps every operator's output by name, which is what generated hardware is held to.
 
 Shapes: N images, T tokens, C width, H heads, D = C/H. All arrays are int64 here.
 """

@@ -1,13 +1,13 @@
 """Which engines make which matrix product: EQ-ViT's design space and its exploration, Eq. (1) to (7).
 
-Each product of a block has an accelerator of its own, a grid of AI Engines (AIEs); what lies between two products runs in
-programmable logic (PL) as the data pass. ``options`` lists what an accelerator can be and what it costs in time and in
-resources, ``solve`` chooses one option for each by constraint programming, ``schedule`` plays a batch of images through
-the chosen design. The paper's formulation as one problem is ``lib.acap.monolith``.
+Each product of a block has an accelerator of its own, a grid of AI Engines (AIEs); what lies between two products
+runs in programmable logic (PL) as the data pass. ``options`` lists what an accelerator can be and what it costs in
+time and in resources, ``solve`` chooses one option for each by constraint programming, ``schedule`` plays a batch of
+images through the chosen design. The paper's formulation as one problem is ``lib.acap.monolith``.
 
-How long one call of an accelerator takes, the paper leaves open. Here an engine loads a window of rows, multiplies it and
-sends the result on, one after the other, and a call costs ``sync`` more. Each weight lies in one engine only, as in the
-published tiling of DeiT-T. Times are in nanoseconds, sizes in bytes.
+How long one call of an accelerator takes, the paper leaves open. Here an engine loads a window of rows, multiplies it
+and sends the result on, one after the other, and a call costs ``sync`` more. Each weight lies in one engine only, as
+in the published tiling of DeiT-T. Times are in nanoseconds, sizes in bytes.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Tiling:
 
 @dataclass(frozen=True)
 class Option:
-    """A tiling with its cost: time of one call, and of each resource in the order of ``RESOURCES`` how much it takes."""
+    """A tiling with its cost: the time of one call, and how much it takes of each of ``RESOURCES``."""
 
     tiling: Tiling
     time: int
@@ -207,7 +207,7 @@ LANES = tuple(2**k for k in range(11))
 
 
 def between(config: ViTConfig) -> list[Between]:
-    """List the PL engines of a block. A LayerNorm squares, divides by a root and applies its gain; an addition rescales."""
+    """List the PL engines of a block. A LayerNorm squares, divides and applies its gain; an addition rescales."""
     tokens = -(-config.tokens // TILE) * TILE
     width, scores = tokens * config.dim, config.heads * tokens**2
     return [
@@ -238,7 +238,7 @@ def lane_options(engine: Between, board: Board) -> list[Lanes]:
 
 @dataclass(frozen=True)
 class Mapping:
-    """A chosen design. ``bound`` is the latency that no choice undercuts, in the objective's terms, as is ``objective``."""
+    """A chosen design: its latency as the search counts it (``objective``), and what no choice undercuts (``bound``)."""
 
     config: ViTConfig
     board: Board

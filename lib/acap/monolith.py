@@ -35,7 +35,7 @@ class Joint:
 
 
 def solve_jointly(config: ViTConfig, board: Board, blocks: int, batch: int, seconds: float) -> Joint:
-    """Search allocation and schedule of the first ``blocks`` blocks together, from the decomposition's design as a hint.
+    """Search allocation and schedule of the first ``blocks`` blocks together, the decomposition's design as a hint.
 
     Patches and head are left out. BookError if nothing was found in time.
     """

@@ -52,7 +52,12 @@ class Operator:
         return self.operations / self.bytes
 
 
-PER_NUMBER = {"norm": 8, "softmax": 5, "gelu": 8, "add": 1}  # operations a number, as such counts go: they set the height
+PER_NUMBER = {
+    "norm": 8,
+    "softmax": 5,
+    "gelu": 8,
+    "add": 1,
+}  # operations a number, as such counts go: they set the height
 
 
 def operators(config: ViTConfig, batch: int = 6) -> list[Operator]:

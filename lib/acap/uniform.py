@@ -124,5 +124,5 @@ def sqnr_db(x: Tensor, rounded: Tensor) -> float:
 
 
 def exact_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the matrix product of whole numbers, int64: in double precision, exact below 2^53 and tens of times as fast."""
+    """Return the matrix product of whole numbers, int64: by way of double precision, fast and exact below 2^53."""
     return (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64)

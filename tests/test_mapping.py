@@ -21,7 +21,7 @@ SMALL = ViTConfig(64, 2, 2, image=32, patch=8)  # 17 tokens
 
 @pytest.fixture(scope="module")
 def solved() -> dict[str, Mapping]:
-    return {name: mapping.solve(CONFIGS[name], VCK190) for name in MODELS}
+    return {name: mapping.solve(mapping.MODELS[name], VCK190) for name in MODELS}
 
 
 # ---- One engine. ----
@@ -101,7 +101,7 @@ def test_layers_hold_the_models_macs(name: str) -> None:
     }
     counted = {product.name: product.macs for product in products(config)}
     assert sum(counted.values()) / 1e9 == pytest.approx(paper.TABLE_3[name][0], abs=0.06)
-    assert padded.keys() == counted.keys() and 1 < sum(padded.values()) / sum(counted.values()) < 1.08
+    assert set(counted) - set(padded) <= {"patch"} and 1 < sum(padded.values()) / sum(counted.values()) < 1.08
 
 
 BLOCK = ("qkv", "qk", "av", "out", "up", "down")
@@ -188,13 +188,13 @@ def test_more_images_than_accelerators_share_them_fairly(solved: dict[str, Mappi
 def test_no_constant_and_one_constant_against_table_5(solved: dict[str, Mapping]) -> None:
     estimates = {name: paper.TABLE_5[name].estimate_ms for name in MODELS}
     free = {name: mapping.latency(mapping.schedule(solved[name])) / estimates[name] - 1 for name in MODELS}
-    assert max(map(abs, free.values())) < 0.11 and np.mean([abs(x) for x in free.values()]) < 0.065
+    assert max(map(abs, free.values())) < 0.08 and np.mean([abs(x) for x in free.values()]) < 0.04
     found = validation.held_out(solved, estimates)
     assert len(found) == 12
     errors = [abs(found[pair] / estimates[pair[1]] - 1) for pair in found]
-    assert np.mean(errors) < 0.07 and max(errors) < 0.17  # LV-ViT-T is the one beyond 10 %
+    assert max(errors) < 0.10 and np.mean(errors) < 0.06
     board_errors = [mapping.latency(mapping.schedule(solved[n])) / paper.TABLE_5[n].board_ms - 1 for n in MODELS]
-    assert max(map(abs, board_errors)) < 0.07
+    assert max(map(abs, board_errors)) < 0.05
 
 
 def test_fitted_constant_brings_a_design_to_its_target(solved: dict[str, Mapping]) -> None:

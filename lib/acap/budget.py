@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lib.acap import paper, study
 from lib.acap.boards import INT8, Board, Widths
-from lib.acap.mapping import Mapping, latency, schedule, solve
+from lib.acap.mapping import MODELS, Mapping, latency, schedule, solve
 from lib.acap.vit import CONFIGS, ViTConfig
 from lib.errors import BookError
 
@@ -31,7 +31,7 @@ def model(name: str) -> tuple[str, ViTConfig]:
     known = (*paper.IMAGENET, "pico_cifar10")
     if (found := name.replace("-", "_")) not in known:
         raise BookError(f"the model {name!r} is unknown; choose one of {', '.join(known)}")
-    return found, CONFIGS[found]
+    return found, MODELS.get(found, CONFIGS[found])
 
 
 def accuracy(name: str) -> Accuracy:
@@ -83,7 +83,7 @@ def choose(name: str, board: Board, budget_ms: float, least: float, seconds: flo
     if not budget_ms > 0:
         raise BookError(f"a latency of {budget_ms:g} ms cannot be met; give a positive one with --latency-ms")
     widths = cheapest_widths(name, board, least)
-    designs = front(CONFIGS[name], board, widths, seconds)
+    designs = front(model(name)[1], board, widths, seconds)
     within = [design for design in designs if design.latency_ms <= budget_ms]
     if not within:
         nearest = min(designs, key=lambda design: design.latency_ms)

@@ -21,12 +21,13 @@ from ortools.sat.python import cp_model
 
 from lib.acap import aie
 from lib.acap.boards import INT8, Board, Widths
-from lib.acap.vit import ViTConfig, products
+from lib.acap.vit import CONFIGS, ViTConfig, products
 from lib.errors import BookError
 
 TILE = 8  # rows of one instruction, and the step in which the inner side and the columns are cut
 STACK = 2048  # bytes of an engine's memory that its program keeps
 BROADCAST = 8  # engines that one stream can feed
+ENDS = ("patch", "head")  # the products that are no block's
 SPLITS = 48  # accelerators are cut into at most so many columns, and inner parts of two thirds as many
 
 
@@ -46,19 +47,26 @@ class Layer:
 
 
 def layers(config: ViTConfig) -> list[Layer]:
-    """List the products of a model in order; tokens are padded to whole tiles of 8 rows (197 to 200)."""
+    """List the products of a model in order; tokens are padded to whole tiles of 8 rows (197 to 200).
+
+    A convolution stem is no product and is not mapped: tokens arrive ready.
+    """
     tokens, found = -(-config.tokens // TILE) * TILE, []
     for p in products(config):
+        if p.name == "patch" and config.stem == "conv":
+            continue
         rows = tokens if p.rows > 1 else TILE
         inner = tokens if p.inner == config.tokens else p.inner
         columns = tokens if p.columns == config.tokens else p.columns
-        in_blocks = p.name not in ("patch", "head")
+        in_blocks = p.name not in ENDS
         copies = p.copies // config.depth if in_blocks else p.copies
         blocks = 0 if p.type1 else config.depth if in_blocks else 1
         found.append(Layer(p.name, rows, inner, columns, copies, blocks))
     return found
 
 
+# Table III's models as they are mapped. LV-ViT has four convolutions for a patch product; the paper's MACs leave them out.
+MODELS = {name: CONFIGS[name] for name in ("deit_t", "deit_160", "deit_256")} | {"lv_vit_t": CONFIGS["lv_vit_t_stem"]}
 RESOURCES = ("engines", "ports in", "ports out", "buffers", "DSPs")
 
 
@@ -288,15 +296,16 @@ def solve(
         if RESOURCES[i] == "DSPs":
             total += sum(x * lane.dsps for name in pl for x, lane in zip(chosen[name], pl[name]))
         model.add(total <= limit)
-    in_block = [layer.name for layer in own if layer.name not in ("patch", "head")]
+    in_block = [layer.name for layer in own if layer.name not in ENDS]
     slowest, block, start = (model.new_int_var(0, 10**10, name) for name in ("slowest", "block", "start"))
     for name in (*in_block, *pl):
         model.add(takes[name] <= slowest)
     path = sum(takes[name] for name in in_block)
     model.add(block >= batch * slowest)
     model.add(block >= path)
-    model.add(start >= batch * takes["patch"])
-    model.add(start >= takes["patch"] + (batch - 1) * slowest)
+    patch = takes.get("patch", 0)
+    model.add(start >= batch * patch)
+    model.add(start >= patch + (batch - 1) * slowest)
     model.minimize(start + (config.depth - 1) * block + path + takes["head"])
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
@@ -354,7 +363,8 @@ def schedule(mapping: Mapping, batch: int | None = None) -> list[Slot]:
     A product can start once the one before it is done and eight rows have passed the PL engines between (line buffers).
     """
     names = [layer.name for layer in mapping.layers]
-    steps = [(names[0], 0)] + [(n, b) for b in range(mapping.config.depth) for n in names[1:-1]] + [(names[-1], 0)]
+    once = [(name, 0) for name in names if name in ENDS]  # patch, if there is one, and head
+    steps = once[:-1] + [(n, b) for b in range(mapping.config.depth) for n in names if n not in ENDS] + once[-1:]
     fill = {layer.name: line_fill(layer, mapping) for layer in mapping.layers}
     free = dict.fromkeys(names, 0)
     waiting = [(0, 0, image, 0) for image in range(batch or mapping.batch)]  # (when to look, ready since, image, step)

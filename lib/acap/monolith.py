@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ortools.sat.python import cp_model
 
 from lib.acap.boards import Board
-from lib.acap.mapping import Limits, layers, options, solve
+from lib.acap.mapping import ENDS, Limits, layers, options, solve
 from lib.acap.vit import ViTConfig
 from lib.errors import BookError
 
@@ -40,7 +40,7 @@ def solve_jointly(config: ViTConfig, board: Board, blocks: int, batch: int, seco
     Patches and head are left out. BookError if nothing was found in time.
     """
     started, short = time.monotonic(), dataclasses.replace(config, depth=blocks)
-    own = [layer for layer in layers(short) if layer.name not in ("patch", "head")]
+    own = [layer for layer in layers(short) if layer.name not in ENDS]
     spent = {layer.name: options(layer, board) for layer in own}
     hint = solve(short, board, batch)
     model, chosen, lasts = cp_model.CpModel(), {}, {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib.acap.mapping import between, layers
+from lib.acap.mapping import ENDS, between, layers
 from lib.acap.vit import ViTConfig
 
 
@@ -64,7 +64,7 @@ def operators(config: ViTConfig, batch: int = 6) -> list[Operator]:
     """List a model's operators with the operations and the bytes of a batch; weights are read once a batch."""
     found = []
     for layer in layers(config):
-        times = 1 if layer.name in ("patch", "head") else config.depth
+        times = 1 if layer.name in ENDS else config.depth
         macs = batch * times * layer.copies * layer.rows * layer.inner * layer.columns
         factors = batch * layer.copies * layer.rows * (layer.inner + layer.columns)
         right = layer.inner * layer.columns * (1 if layer.blocks else batch * layer.copies)

@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from lib.acap.boards import INT8, Board, Widths
-from lib.acap.mapping import Mapping, layers, solve
+from lib.acap.mapping import ENDS, Mapping, layers, solve
 from lib.acap.vit import ViTConfig
 from lib.errors import BookError
 
@@ -44,9 +44,10 @@ def split(config: ViTConfig, board: Board, batch: int = 6, widths: Widths = INT8
 
 def _latency(config: ViTConfig, mapping: Mapping, boards: int) -> float:
     """Blocks take turns as on one board; from board to board a batch's last image crosses a link."""
-    in_block = [option.time for name, option in mapping.chosen.items() if name not in ("patch", "head")]
+    in_block = [option.time for name, option in mapping.chosen.items() if name not in ENDS]
     block, path = max(mapping.batch * max(in_block), sum(in_block)), sum(in_block)
-    patch, head = mapping.chosen["patch"].time, mapping.chosen["head"].time
+    patch, head = (mapping.chosen[name].time if name in mapping.chosen else 0 for name in ENDS)
     start = max(mapping.batch * patch, patch + (mapping.batch - 1) * max(in_block))
-    crossing = LINK_LATENCY + layers(config)[1].rows * config.dim / LINK
+    rows = next(layer.rows for layer in layers(config) if layer.name == "qkv")
+    crossing = LINK_LATENCY + rows * config.dim / LINK
     return (start + (config.depth - 1) * block + path + head + (boards - 1) * crossing) / 1e6

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from lib.acap.boards import INT8, Board, Widths
-from lib.acap.mapping import STACK, TILE, Mapping, between, latency, layers, schedule, solve
+from lib.acap.mapping import ENDS, STACK, TILE, Mapping, between, latency, layers, schedule, solve
 from lib.acap.vit import ViTConfig
 
 EFFICIENCY = 0.6  # of off-chip memory's peak that transfers reach: assumed, and decisive for the first two steps
@@ -33,7 +33,7 @@ def off_chip(config: ViTConfig, board: Board, batch: int, widths: Widths, effici
     rate = board.off_chip * efficiency  # bytes a nanosecond
     size, total = widths.activations / 8, 0.0
     for layer in layers(config):
-        times = 1 if layer.name in ("patch", "head") else config.depth
+        times = 1 if layer.name in ENDS else config.depth
         macs = batch * layer.copies * layer.rows * layer.inner * layer.columns
         moved = batch * layer.copies * layer.rows * (layer.inner + layer.columns)
         moved += layer.inner * layer.columns * (1 if layer.blocks else batch * layer.copies)
@@ -60,7 +60,7 @@ def one_accelerator(config: ViTConfig, board: Board, batch: int, between_ns: int
     window = np.maximum(load, fetch) + rows * k * n / board.macs_at(INT8) / board.engine_ghz + store
     total = np.zeros(len(A))
     for layer in layers(config):
-        times = batch * layer.copies * (1 if layer.name in ("patch", "head") else config.depth)
+        times = batch * layer.copies * (1 if layer.name in ENDS else config.depth)
         total += (
             times * -(-layer.rows // (A * rows)) * -(-layer.inner // (B * k)) * -(-layer.columns // (C * n)) * window
         )
@@ -69,11 +69,11 @@ def one_accelerator(config: ViTConfig, board: Board, batch: int, between_ns: int
 
 def unpipelined(design: Mapping) -> float:
     """Return the latency of a batch, ms, on a design whose PL engines wait for a whole product, and products for them."""
-    in_block = [option.time for name, option in design.chosen.items() if name not in ("patch", "head")]
+    in_block = [option.time for name, option in design.chosen.items() if name not in ENDS]
     slow = [lanes.time for lanes in design.lanes.values()]
     block = max(design.batch * max(*in_block, *slow), sum(in_block) + sum(slow))
-    ends = design.batch * design.chosen["patch"].time + design.chosen["head"].time
-    return (design.config.depth * block + ends) / 1e6
+    patch, head = (design.chosen[name].time if name in design.chosen else 0 for name in ENDS)
+    return (design.batch * patch + design.config.depth * block + head) / 1e6
 
 
 def ablation(config: ViTConfig, board: Board, batch: int = 6, efficiency: float = EFFICIENCY) -> dict[str, float]:

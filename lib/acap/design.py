@@ -1,0 +1,421 @@
+"""What a solved mapping looks like as hardware: engines, their ports, and the PL kernels between them, wired up.
+
+A product (``Unit``) is a grid of engines. Rows are cut into A parts, the inner side into B (a cascade), columns into C,
+and H copies (heads) are made at a time; a part is rounded up to eight and padded with zeros. Data pass between PL and
+engines as 128-bit words: left factors in tiles of 8 rows, right factors and results in tiles of 4 columns. Between PL
+kernels they pass row after row, each row filled up to whole words. ``pl_kernels`` lists these kernels and their nets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from lib.acap.mapping import BROADCAST, TILE, Mapping, Tiling
+from lib.errors import BookError
+
+WORD = 16  # bytes of a stream's word: 128 bits, the widest that an interface tile offers
+OUT_COLUMNS = 4  # of a result's tile
+WIDE = ("patch", "head")  # their results leave as sums of 32 bits: what follows them in PL needs more than eight
+BLOCK_UNITS = ("qkv", "qk", "av", "out", "up", "down")
+
+
+def up(x: int, to: int = TILE) -> int:
+    """Round x up to a multiple."""
+    return -(-x // to) * to
+
+
+def row_words(numbers: int, size: int = 1) -> int:
+    """Return the words of one row of ``numbers`` that are ``size`` bytes each."""
+    return -(-numbers * size // WORD)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One AI Engine of a product, at part a of the rows, b of the inner side, c of the columns, copy h."""
+
+    unit: str
+    a: int
+    b: int
+    c: int
+    h: int
+    role: str  # "only", "first", "middle" or "last" of its cascade
+
+    @property
+    def name(self) -> str:
+        return f"{self.unit}_a{self.a}_b{self.b}_c{self.c}_h{self.h}"
+
+
+@dataclass(frozen=True)
+class Port:
+    """A stream between PL and engines: those it feeds, or the one it comes from, and where its part begins."""
+
+    name: str
+    engines: tuple[str, ...]
+    a: int = 0
+    b: int = 0
+    c: int = 0
+    h: int = 0
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A product of one image as a grid of engines. All sizes are padded ones but ``rows``, ``inner`` and ``columns``."""
+
+    name: str
+    rows: int
+    inner: int
+    columns: int
+    copies: int
+    sets: int  # sets of weights, one for each encoder block; 0 where both factors are activations
+    tiling: Tiling
+
+    @property
+    def part_rows(self) -> int:
+        return up(-(-self.rows // self.tiling.A))
+
+    @property
+    def stripes(self) -> int:
+        """Groups of eight rows that an engine makes in a call."""
+        return self.part_rows // TILE
+
+    @property
+    def k(self) -> int:
+        return up(-(-self.inner // self.tiling.B))
+
+    @property
+    def n(self) -> int:
+        return up(-(-self.columns // self.tiling.C))
+
+    @property
+    def calls(self) -> int:
+        return self.copies // self.tiling.H
+
+    @property
+    def codes(self) -> bool:
+        """Whether the left factor is attention's shift counts, decoded to int16 in the engine."""
+        return self.name == "av"
+
+    @property
+    def tile_k(self) -> int:
+        return 4 if self.codes else 8  # mmul<8, 4, 4, int16, int8> and mmul<8, 8, 4, int8, int8>
+
+    @property
+    def wide(self) -> bool:
+        return self.name in WIDE
+
+    @property
+    def size(self) -> int:
+        """Bytes of one result."""
+        return 4 if self.wide else 1
+
+    @property
+    def rhs_streams(self) -> bool:
+        return self.sets == 0 or self.tiling.streamed
+
+    @property
+    def passes(self) -> str:
+        """How often a product is made for a batch, as an expression of the generated sources."""
+        return "BATCH" if self.wide else "BATCH * DEPTH"
+
+    def _grid(self, *sides: int) -> list[tuple[int, ...]]:
+        grid: list[tuple[int, ...]] = [()]
+        for side in sides:
+            grid = [(*place, i) for place in grid for i in range(side)]
+        return grid
+
+    def _role(self, b: int) -> str:
+        if self.tiling.B == 1:
+            return "only"
+        return "first" if b == 0 else "last" if b == self.tiling.B - 1 else "middle"
+
+    @cached_property
+    def engines(self) -> list[Engine]:
+        t = self.tiling
+        return [Engine(self.name, a, b, c, h, self._role(b)) for a, c, h, b in self._grid(t.A, t.C, t.H, t.B)]
+
+    def _names(self, **fixed: int | range) -> tuple[str, ...]:
+        def fits(engine: Engine) -> bool:
+            return all(
+                getattr(engine, k) in v if isinstance(v, range) else getattr(engine, k) == v for k, v in fixed.items()
+            )
+
+        return tuple(engine.name for engine in self.engines if fits(engine))
+
+    @cached_property
+    def lhs(self) -> list[Port]:
+        t = self.tiling
+        return [
+            Port(
+                f"{self.name}_lhs_a{a}_b{b}_g{g}_h{h}",
+                self._names(a=a, b=b, h=h, c=range(g * BROADCAST, (g + 1) * BROADCAST)),
+                a=a,
+                b=b,
+                h=h,
+            )
+            for a, b, g, h in self._grid(t.A, t.B, -(-t.C // BROADCAST), t.H)
+        ]
+
+    @cached_property
+    def rhs(self) -> list[Port]:
+        t = self.tiling
+        if not self.rhs_streams:
+            return []
+        return [
+            Port(
+                f"{self.name}_rhs_b{b}_c{c}_g{g}_h{h}",
+                self._names(b=b, c=c, h=h, a=range(g * BROADCAST, (g + 1) * BROADCAST)),
+                b=b,
+                c=c,
+                h=h,
+            )
+            for b, c, g, h in self._grid(t.B, t.C, -(-t.A // BROADCAST), t.H)
+        ]
+
+    @cached_property
+    def out(self) -> list[Port]:
+        t = self.tiling
+        return [
+            Port(f"{self.name}_out_a{a}_c{c}_h{h}", self._names(a=a, b=t.B - 1, c=c, h=h), a=a, c=c, h=h)
+            for a, c, h in self._grid(t.A, t.C, t.H)
+        ]
+
+    # Words that pass through one port while one image passes the product once.
+
+    @property
+    def lhs_words(self) -> int:
+        return self.calls * self.part_rows * self.k // WORD
+
+    @property
+    def rhs_words(self) -> int:
+        return self.calls * self.k * self.n // WORD
+
+    @property
+    def out_words(self) -> int:
+        return self.calls * self.part_rows * self.n * self.size // WORD
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the fullest engine's data take, without stack: weights, windows twice, a column's constants."""
+        right = self.k * self.n * (2 if self.rhs_streams else self.sets)
+        windows = 2 * TILE * (self.k + self.n * self.size)
+        constants = 0 if self.wide else 8 * max(self.sets, 1) * (self.n if self.sets else 4)
+        return right + windows + constants + (2 * TILE * self.k if self.codes else 0)
+
+
+def units(mapping: Mapping) -> dict[str, Unit]:
+    """Return a mapping's products by name; BookError where a tiling does not cut its product, or leaves a part empty."""
+    found = {}
+    for layer in mapping.layers:
+        t = mapping.chosen[layer.name].tiling
+        unit = Unit(layer.name, layer.rows, layer.inner, layer.columns, layer.copies, layer.blocks, t)
+        empty = any(
+            (parts - 1) * up(-(-size // parts)) >= size
+            for parts, size in ((t.A, layer.rows), (t.B, layer.inner), (t.C, layer.columns))
+        )
+        if min(t.A, t.B, t.C, t.H) < 1 or empty or layer.copies % t.H:
+            raise BookError(
+                f"{layer.name} of {layer.rows} x {layer.inner} x {layer.columns}, {layer.copies} times, cannot be cut "
+                f"into A.B.C.H = {t.A}.{t.B}.{t.C}.{t.H}; solve the mapping again"
+            )
+        if unit.memory > mapping.board.memory:
+            raise BookError(
+                f"an engine of {layer.name} takes {unit.memory} bytes and has {mapping.board.memory}; choose a finer tiling"
+            )
+        found[layer.name] = unit
+    return found
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A PL kernel's stream: its port, the net it is on, and the words that pass it in one pass (for an input)."""
+
+    port: str
+    net: str
+    words: int = 0
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A PL kernel's memory port (AXI), of words; which way data go as the kernel sees it."""
+
+    port: str
+    reads: bool
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A PL kernel: one source, made from ``template``, with streams and perhaps a memory port.
+
+    ``numbered``: it is told the number of its first pass, to know each pass's encoder block.
+    """
+
+    name: str
+    template: str
+    inputs: list[Stream]
+    outputs: list[Stream]
+    memory: Memory | None = None
+    numbered: bool = False
+    unit: str | None = None
+    settings: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Net:
+    """One connection between PL kernels; ``depth`` words of buffer, 0 for the tool's own."""
+
+    name: str
+    source: str
+    target: str
+    depth: int = 0
+
+
+class Design:
+    """All of a design but its numbers."""
+
+    def __init__(self, mapping: Mapping) -> None:
+        config = mapping.config
+        if config.stem != "patch":
+            raise BookError("only a patch stem is one product; convolutions before the blocks have no engines here")
+        for what, size in (("width", config.dim), ("feed-forward", config.dim * config.mlp_ratio)):
+            if size % WORD:
+                raise BookError(f"the {what} {size} is no multiple of {WORD} and so does not fill words; change it")
+        self.config, self.batch = config, mapping.batch
+        self.pl_hz = round(mapping.board.pl_ghz * 1e9)
+        self.units = units(mapping)
+        self.tokens = up(config.tokens)
+        self.image_words = self.tokens * row_words(config.dim)  # of one image's residual stream
+        self.stem = self._stem()
+        self.block = self._block()
+        self.tail = self._tail()
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        return [*self.stem, *self.block, *self.tail]
+
+    # ---- The parts that each product has: tiles out, rows back, and weights where they stream. ----
+
+    def _spread(self, name: str, net: str) -> Kernel:
+        unit = self.units[name]
+        settings = {"unit": unit, "words": row_words(unit.inner)}
+        words = unit.copies * unit.rows * row_words(unit.inner)
+        outputs = [Stream(f"out_{i}", port.name) for i, port in enumerate(unit.lhs)]
+        return Kernel(f"spread_{name}", "spread", [Stream("in", net, words)], outputs, unit=name, settings=settings)
+
+    def _gather(self, name: str, net: str) -> Kernel:
+        unit = self.units[name]
+        inputs = [Stream(f"in_{i}", port.name, unit.out_words) for i, port in enumerate(unit.out)]
+        settings = {"unit": unit, "words": row_words(unit.columns, unit.size)}
+        return Kernel(f"gather_{name}", "gather", inputs, [Stream("out", net)], unit=name, settings=settings)
+
+    def _feed(self, name: str) -> list[Kernel]:
+        unit = self.units[name]
+        if not (unit.sets and unit.rhs_streams):
+            return []
+        outputs = [Stream(f"out_{i}", port.name) for i, port in enumerate(unit.rhs)]
+        settings = {"unit": unit}
+        return [Kernel(f"feed_{name}", "feed", [], outputs, Memory("weights", True), True, name, settings)]
+
+    def _product(self, name: str, before: str, after: str) -> list[Kernel]:
+        return [self._spread(name, before), *self._feed(name), self._gather(name, after)]
+
+    # ---- What lies between. ----
+
+    def _norm(self, name: str, before: str, after: str, rows: int) -> Kernel:
+        words = rows * row_words(self.config.dim)
+        settings = {"rows": rows, "width": self.config.dim}
+        return Kernel(
+            name, "norm", [Stream("in", before, words)], [Stream("out", after)], numbered=True, settings=settings
+        )
+
+    def _add(self, name: str, branch: str, stream: str, outputs: dict[str, str]) -> Kernel:
+        inputs = [Stream("branch", branch, self.image_words), Stream("stream", stream, self.image_words)]
+        return Kernel(name, "add", inputs, [Stream(k, v) for k, v in outputs.items()], numbered=True)
+
+    def _stem(self) -> list[Kernel]:
+        unit = self.units["patch"]
+        words = unit.rows * row_words(unit.columns, 4)
+        return [
+            Kernel(
+                "reader",
+                "reader",
+                [],
+                [Stream("out", "patches")],
+                Memory("images", True),
+                True,
+                settings={"rows": unit.rows, "words": row_words(unit.inner)},
+            ),
+            *self._product("patch", "patches", "patch_sums"),
+            Kernel("embed", "embed", [Stream("in", "patch_sums", words)], [Stream("out", "embedded")]),
+        ]
+
+    def _block(self) -> list[Kernel]:
+        u, image, tokens = self.units, self.image_words, self.tokens
+        qk, av = u["qk"], u["av"]
+        heads = [Stream("queries", "queries")]
+        heads += [Stream(f"keys_{i}", port.name) for i, port in enumerate(qk.rhs)]
+        heads += [Stream(f"values_{i}", port.name) for i, port in enumerate(av.rhs)]
+        scores = qk.copies * tokens * row_words(tokens)
+        contexts = av.copies * tokens * row_words(av.columns)
+        hidden = tokens * row_words(u["up"].columns)
+        return [
+            Kernel(
+                "turn",
+                "turn",
+                [Stream("embedded", "embedded", image), Stream("back", "residual2", image)],
+                [Stream("to_norm", "residual0"), Stream("to_add", "bypass0"), Stream("tail", "last")],
+                numbered=True,
+            ),
+            self._norm("norm1", "residual0", "normed1", tokens),
+            *self._product("qkv", "normed1", "qkv"),
+            Kernel("heads", "heads", [Stream("in", "qkv", tokens * row_words(u["qkv"].columns))], heads),
+            *self._product("qk", "queries", "scores"),
+            Kernel("softmax", "softmax", [Stream("in", "scores", scores)], [Stream("out", "shifts")]),
+            *self._product("av", "shifts", "contexts"),
+            Kernel("merge", "merge", [Stream("in", "contexts", contexts)], [Stream("out", "context")]),
+            *self._product("out", "context", "branch1"),
+            self._add("add1", "branch1", "bypass0", {"out": "residual1", "bypass": "bypass1"}),
+            self._norm("norm2", "residual1", "normed2", tokens),
+            *self._product("up", "normed2", "hidden"),
+            Kernel("gelu", "gelu", [Stream("in", "hidden", hidden)], [Stream("out", "activated")], numbered=True),
+            *self._product("down", "activated", "branch2"),
+            self._add("add2", "branch2", "bypass1", {"out": "residual2"}),
+        ]
+
+    def _tail(self) -> list[Kernel]:
+        words = TILE * row_words(self.units["head"].columns, 4)
+        return [
+            self._norm("norm", "last", "normed", TILE),
+            *self._product("head", "normed", "head_sums"),
+            Kernel(
+                "logits", "logits", [Stream("in", "head_sums", words)], [], Memory("scores", False), True
+            ),
+        ]
+
+    # ---- Wires. ----
+
+    @cached_property
+    def nets(self) -> list[Net]:
+        """Return the connections between PL kernels; a bypass waits for a whole image's attention, so it is deep."""
+        depths = {"bypass0": 2 * self.image_words, "bypass1": self.image_words}
+        source = {s.net: f"{k.name}.{s.port}" for k in self.kernels for s in k.outputs}
+        target = {s.net: f"{k.name}.{s.port}" for k in self.kernels for s in k.inputs}
+        plios = {port.name for port in self.plios}
+        return [
+            Net(net, source[net], target[net], depths.get(net, 0)) for net in source if net in target and net not in plios
+        ]
+
+    @property
+    def plios(self) -> list[Port]:
+        return [port for unit in self.units.values() for port in (*unit.lhs, *unit.rhs, *unit.out)]
+
+    @property
+    def connections(self) -> list[tuple[str, str, int]]:
+        """Return every stream of the design as (source, target, depth); a port of an engine is ai_engine_0.NAME."""
+        into = {port.name for unit in self.units.values() for port in (*unit.lhs, *unit.rhs)}
+        out = {port.name for unit in self.units.values() for port in unit.out}
+        found = [(net.source, net.target, net.depth) for net in self.nets]
+        for kernel in self.kernels:
+            found += [(f"{kernel.name}.{s.port}", f"ai_engine_0.{s.net}", 0) for s in kernel.outputs if s.net in into]
+            found += [(f"ai_engine_0.{s.net}", f"{kernel.name}.{s.port}", 0) for s in kernel.inputs if s.net in out]
+        return found

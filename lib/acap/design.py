@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from lib.acap.mapping import BROADCAST, TILE, Mapping, Tiling
+from lib.acap.mapping import BROADCAST, STACK, TILE, Mapping, Tiling
 from lib.errors import BookError
 
 WORD = 16  # bytes of a stream's word: 128 bits, the widest that an interface tile offers
@@ -69,6 +69,8 @@ class Unit:
     copies: int
     sets: int  # sets of weights, one for each encoder block; 0 where both factors are activations
     tiling: Tiling
+    depth: int  # encoder blocks
+    board_memory: int  # bytes of an engine
 
     @property
     def part_rows(self) -> int:
@@ -194,21 +196,30 @@ class Unit:
     def out_words(self) -> int:
         return self.calls * self.part_rows * self.n * self.size // WORD
 
-    @property
-    def memory(self) -> int:
-        """Bytes that the fullest engine's data take, without stack: weights, windows twice, a column's constants."""
+    def memory(self, tiles: int) -> int:
+        """Return the bytes that the fullest engine takes: weights, windows twice, constants, decoded codes, stack.
+
+        ``tiles``: how many tiles a window of results holds.
+        """
         right = self.k * self.n * (2 if self.rhs_streams else self.sets)
-        windows = 2 * TILE * (self.k + self.n * self.size)
-        constants = 0 if self.wide else 8 * max(self.sets, 1) * (self.n if self.sets else 4)
-        return right + windows + constants + (2 * TILE * self.k if self.codes else 0)
+        windows = 2 * TILE * (self.k + tiles * OUT_COLUMNS * self.size)
+        constants = 0 if self.wide else 8 * (self.sets * self.n if self.sets else self.depth * OUT_COLUMNS)
+        return right + windows + constants + (2 * TILE * self.k if self.codes else 0) + STACK
+
+    @cached_property
+    def window_tiles(self) -> int:
+        """Tiles in a window of results: a whole row of them, or a part of it where memory is short."""
+        row = self.n // OUT_COLUMNS
+        parts = (tiles for tiles in range(row, 0, -1) if row % tiles == 0)
+        return next((tiles for tiles in parts if self.memory(tiles) <= self.board_memory), 1)
 
 
 def units(mapping: Mapping) -> dict[str, Unit]:
     """Return a mapping's products by name; BookError where a tiling does not cut its product, or leaves a part empty."""
-    found = {}
+    found, depth, memory = {}, mapping.config.depth, mapping.board.memory
     for layer in mapping.layers:
         t = mapping.chosen[layer.name].tiling
-        unit = Unit(layer.name, layer.rows, layer.inner, layer.columns, layer.copies, layer.blocks, t)
+        unit = Unit(layer.name, layer.rows, layer.inner, layer.columns, layer.copies, layer.blocks, t, depth, memory)
         empty = any(
             (parts - 1) * up(-(-size // parts)) >= size
             for parts, size in ((t.A, layer.rows), (t.B, layer.inner), (t.C, layer.columns))
@@ -218,10 +229,9 @@ def units(mapping: Mapping) -> dict[str, Unit]:
                 f"{layer.name} of {layer.rows} x {layer.inner} x {layer.columns}, {layer.copies} times, cannot be cut "
                 f"into A.B.C.H = {t.A}.{t.B}.{t.C}.{t.H}; solve the mapping again"
             )
-        if unit.memory > mapping.board.memory:
-            raise BookError(
-                f"an engine of {layer.name} takes {unit.memory} bytes and has {mapping.board.memory}; choose a finer tiling"
-            )
+        needed = unit.memory(unit.window_tiles)
+        if needed > memory:
+            raise BookError(f"an engine of {layer.name} takes {needed} bytes and has {memory}; choose a finer tiling")
         found[layer.name] = unit
     return found
 

@@ -5,7 +5,7 @@
 // factors arrive in windows of eight rows, asynchronously: one call makes many windows and may hold weights all the while.
 //
 // Layouts. A window of left factors is a row of 8 x k tiles, a right factor columns of k x 4 tiles, one column of tiles
-// after the other; a window of results a row of 8 x 4 tiles. Each tile is row-major, so every load is one whole vector.
+// after the other; a window of results TILES tiles of 8 x 4, all of a row where memory allows. Each tile is row-major, so every load is one whole vector.
 #ifndef MM_H
 #define MM_H
 
@@ -109,13 +109,13 @@ inline void finish(const Tile& sum, const Rescale& to, unsigned tile, int8* resu
     }
     aie::accum<acc48, LANES> wide;  // the way from 32 bits to 8 leads through an accumulator
     wide.from_vector(scaled, 0);
-    aie::store_v(result + tile * LANES, wide.template to_vector<int8>(0));
+    aie::store_v(result, wide.template to_vector<int8>(0));
 }
 
 // ... or as it is.
 template <class Tile>
-inline void finish(const Tile& sum, const Rescale&, unsigned tile, int32* result) {
-    aie::store_v(result + tile * LANES, sum.template to_vector<int32>(0));
+inline void finish(const Tile& sum, const Rescale&, unsigned, int32* result) {
+    aie::store_v(result, sum.template to_vector<int32>(0));
 }
 
 // A half is rounded upwards, and what is too large becomes the largest. The engine's own registers say so; a graph may
@@ -125,20 +125,20 @@ inline void set_rounding() {
     aie::set_saturation(aie::saturation_mode::saturate);
 }
 
-template <unsigned STRIPES, unsigned N, class Factor, class Result>
+template <unsigned STRIPES, unsigned N, unsigned TILES, class Factor, class Result>
 inline void only(Factor& factor, adf::input_async_buffer<int8>& lhs, const int8* rhs, const Rescale& to,
                  adf::output_async_buffer<Result>& out) {
     set_rounding();
     for (unsigned stripe = 0; stripe < STRIPES; ++stripe) {
         lhs.acquire();
-        out.acquire();
         const auto* left = factor.left(lhs.data());
         for (unsigned tile = 0; tile < N / COLUMNS; ++tile) {
             const int8* right = rhs + tile * Factor::STEPS * Factor::Tile::size_B;
-            finish(start<Factor>(left, right), to, tile, out.data());
+            if (tile % TILES == 0) out.acquire();
+            finish(start<Factor>(left, right), to, tile, out.data() + tile % TILES * LANES);
+            if (tile % TILES == TILES - 1) out.release();
         }
         lhs.release();
-        out.release();
     }
 }
 
@@ -169,20 +169,20 @@ inline void middle(Factor& factor, adf::input_async_buffer<int8>& lhs, const int
     }
 }
 
-template <unsigned STRIPES, unsigned N, class Factor, class Result>
+template <unsigned STRIPES, unsigned N, unsigned TILES, class Factor, class Result>
 inline void last(Factor& factor, adf::input_async_buffer<int8>& lhs, const int8* rhs, input_cascade<acc48>* before,
                  const Rescale& to, adf::output_async_buffer<Result>& out) {
     set_rounding();
     for (unsigned stripe = 0; stripe < STRIPES; ++stripe) {
         lhs.acquire();
-        out.acquire();
         const auto* left = factor.left(lhs.data());
         for (unsigned tile = 0; tile < N / COLUMNS; ++tile) {
             const int8* right = rhs + tile * Factor::STEPS * Factor::Tile::size_B;
-            finish(resume<Factor>(left, right, before), to, tile, out.data());
+            if (tile % TILES == 0) out.acquire();
+            finish(resume<Factor>(left, right, before), to, tile, out.data() + tile % TILES * LANES);
+            if (tile % TILES == TILES - 1) out.release();
         }
         lhs.release();
-        out.release();
     }
 }
 

@@ -1,8 +1,9 @@
 """From a solved mapping and an integer model to the sources of a Versal design.
 
-``generate`` writes the AI Engines' kernels with their weights and the graph that joins them, the kernels in programmable
-logic, who is connected to whom, the program of the host, and a Makefile that hands them to AMD's tools. Everything but
-the host's program and the tools' own work also runs on any CPU: see ``lib.acap.csim``. Templates lie in ``hw/acap``.
+``generate`` writes the AI Engines' kernels with their weights and the graph that joins them, the kernels in
+programmable logic, who is connected to whom, the program of the host, and a Makefile that hands them to AMD's tools.
+Everything but the host's program and the tools' own work also runs on any CPU: see ``lib.acap.csim``. Templates lie in
+``hw/acap``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from lib import ROOT
 from lib.acap import constants
-from lib.acap.design import WORD, Design, Engine, Kernel, Unit
+from lib.acap.design import WORD, Design, Engine, Kernel, Unit, row_words
 from lib.acap.integer import IntegerViT
 from lib.acap.mapping import Mapping
 from lib.errors import BookError
@@ -30,17 +31,28 @@ PLATFORM = "xilinx_vck190_base_202410_1"
 Placement = Dict[str, tuple[int, int]]
 
 
-def generate(mapping: Mapping, model: IntegerViT, out: Path, placement: Placement | None = None) -> list[Path]:
+def generate(
+    mapping: Mapping,
+    model: IntegerViT,
+    out: Path,
+    placement: Placement | None = None,
+    images: np.ndarray | None = None,
+) -> list[Path]:
     """Write the sources of a design into the folder ``out`` and return their paths.
 
-    ``placement`` names the tile of a kernel, (column, row), for as many of ``Design.units[...].engines`` as it likes. A
-    folder with an earlier design is brought up to date, files that did not change are left alone. Raises BookError if
-    model and mapping do not belong together, if something does not fit, or if the folder holds something else.
+    ``placement`` names the tile of a kernel, (column, row), for as many of ``Design.units[...].engines`` as it likes.
+    With ``images``, uint8 (N, channels, side, side), whole batches of them, the host's program gets them and their
+    logits to compare with. A folder with an earlier design is brought up to date, files that did not change are left
+    alone.
+    Raises BookError if model, mapping and images do not belong together, if something does not fit, or if the folder
+    holds something else.
     """
     out = Path(out)
     design = Design(mapping)
     _check_model(design, model)
     files = _sources(design, model, placement or {})
+    if images is not None:
+        files |= _golden(design, model, images)
     old = _old_files(out)
     for name, content in files.items():
         _write_if_changed(out / name, content)
@@ -84,7 +96,7 @@ def _check_model(design: Design, model: IntegerViT) -> None:
     }
     for what, (planned, found) in expected.items():
         if planned != found:
-            raise BookError(f"the mapping is for a model whose {what} is {planned}, and this one's is {found}; map it anew")
+            raise BookError(f"the mapping is for a model whose {what} is {planned}, not {found}; map this one anew")
     if len({(block.fraction, block.attention_bits) for block in blocks}) > 1 or blocks[0].attention_bits > 4:
         raise BookError("the blocks' softmax differ, or have codes of more than 4 bits; quantise by EQ-ViT's recipe")
 
@@ -229,8 +241,8 @@ def kernel_values(kernel: Kernel, design: Design, model: IntegerViT) -> tuple[st
     if kernel.template == "gelu":
         return constants.gelu_constants(blocks), shape | {"words": kernel.inputs[0].words}
     if kernel.template == "logits":
-        words = -(-config.classes * 4 // WORD)
-        return constants.logits_constants(model), {"classes": config.classes, "words": words, "rows": units["head"].rows}
+        sizes = {"classes": config.classes, "words": row_words(config.classes, 4), "rows": units["head"].rows}
+        return constants.logits_constants(model), sizes
     if kernel.template == "turn":
         tail = design.image_words // design.tokens * units["head"].rows
         return "", shape | {"image_words": design.image_words, "tail_words": tail}
@@ -241,7 +253,7 @@ def kernel_values(kernel: Kernel, design: Design, model: IntegerViT) -> tuple[st
             "heads": config.heads,
             "rows": design.tokens,
             "columns": config.tokens,
-            "words": -(-design.tokens // WORD),
+            "words": row_words(design.tokens),
             "bits": blocks[0].attention_bits,
             "fraction": blocks[0].fraction,
             "sum_bits": (config.tokens << 15).bit_length(),
@@ -254,12 +266,21 @@ def _host_values(design: Design) -> dict[str, Any]:
     return {
         "batch": design.batch,
         "depth": config.depth,
-        "image_bytes": config.patches * -(-config.patch**2 * config.channels // WORD) * WORD,
-        "logit_bytes": -(-config.classes * 4 // WORD) * WORD,
+        "image_bytes": config.patches * row_words(config.patch**2 * config.channels) * WORD,
+        "logit_bytes": row_words(config.classes, 4) * WORD,
         "classes": config.classes,
         "kernels": design.kernels,
         "passes": kernel_passes(design),
     }
+
+
+def _golden(design: Design, model: IntegerViT, images: np.ndarray) -> dict[str, bytes]:
+    """Return the files that the host's program takes: images cut into patches, and logits, int32 in whole words."""
+    design.check_batches(images)
+    logits = model(images)
+    padded = np.zeros((len(images), row_words(design.config.classes, 4) * WORD // 4), np.int32)
+    padded[:, : design.config.classes] = logits
+    return {"host/images.bin": constants.image_words(images, design).tobytes(), "host/golden.bin": padded.tobytes()}
 
 
 def kernel_passes(design: Design) -> dict[str, str]:
@@ -274,7 +295,7 @@ def _csim_values(design: Design) -> dict[str, Any]:
         "design": design,
         "batch": design.batch,
         "depth": design.config.depth,
-        "logit_words": -(-design.config.classes * 4 // WORD),
+        "logit_words": row_words(design.config.classes, 4),
         "engines": [engine.name for unit in design.units.values() for engine in unit.engines],
         "plios": {port.name for port in design.plios},
     }

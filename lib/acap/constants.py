@@ -1,11 +1,13 @@
-"""A quantised model's numbers as the sources of a design hold them: weights in an engine's order, tables, bit widths."""
+"""A quantised model's numbers as the sources of a design hold them: weights in engines' order, tables, widths."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from lib.acap.design import OUT_COLUMNS, WORD, Design, Unit, row_words
-from lib.acap.integer import INVERSE_BITS, NORM_BITS, ROOT_BITS, IntegerBlock, IntegerLinear, IntegerViT, LayerNorm, Rescale
+from lib.acap.integer import INVERSE_BITS, NORM_BITS, ROOT_BITS, Rescale
+from lib.acap.integer import IntegerBlock, IntegerLinear, IntegerViT, LayerNorm
 from lib.acap.vit import cut_patches
 from lib.errors import BookError
 
@@ -50,7 +52,7 @@ def tiles(matrix: np.ndarray, tile_k: int) -> np.ndarray:
 
 
 def engine_weights(weight: np.ndarray, unit: Unit) -> np.ndarray:
-    """Return the weights (out, in) of one block as each engine holds them: int8 (B, C, k n), parts padded with zeros."""
+    """Return the weights (out, in) of one block as each engine holds them: int8 (B, C, k n), padded with zeros."""
     t, k, n = unit.tiling, unit.k, unit.n
     whole = np.zeros((t.B * k, t.C * n), np.int8)
     whole[: weight.shape[1], : weight.shape[0]] = weight.T
@@ -78,7 +80,8 @@ def linears(model: IntegerViT, name: str) -> list[tuple[np.ndarray, np.ndarray, 
     found = []
     for block in model.blocks:
         layer: IntegerLinear = getattr(block, name)
-        rescale = {"qkv": block.to_qkv, "up": block.to_hidden, "out": block.add1.to_branch, "down": block.add2.to_branch}
+        rescale = {"qkv": block.to_qkv, "up": block.to_hidden}
+        rescale |= {"out": block.add1.to_branch, "down": block.add2.to_branch}
         found.append((layer.weight, down_bias(layer) if name == "down" else layer.bias, rescale[name]))
     return found
 
@@ -100,7 +103,7 @@ def feed_words(model: IntegerViT, unit: Unit) -> np.ndarray:
 
 def check_shift(rescale: Rescale) -> int:
     if not 0 <= rescale.shift <= MOST_SHIFT:
-        raise BookError(f"a rescaling shifts by {rescale.shift} bits, and hardware by 0 to {MOST_SHIFT}; calibrate again")
+        raise BookError(f"a rescaling shifts by {rescale.shift} bits, hardware by 0 to {MOST_SHIFT}; calibrate again")
     return rescale.shift
 
 
@@ -173,8 +176,6 @@ def logits_constants(model: IntegerViT) -> str:
 
 def image_words(images: np.ndarray, design: Design) -> np.ndarray:
     """Cut images uint8 (N, channels, side, side) as the reader takes them: int8 (N, patches, bytes of whole words)."""
-    import torch
-
     patches = cut_patches(torch.from_numpy(images), design.config.patch).numpy()
     unit = design.units["patch"]
     padded = np.zeros((*patches.shape[:2], row_words(unit.inner) * WORD), np.uint8)

@@ -1,8 +1,9 @@
 """Generated designs on this CPU: compiled by g++ and held, number for number, against the integer model in NumPy.
 
 PL kernels compile against AMD's own ap_int.h and hls_stream.h, which hls4ml ships; engines and their graph against the
-stand-in of ``hw/acap/standin``, which computes what they compute and knows no time. ``Simulation`` runs three things: each
-PL kernel alone, the engines of each product alone, both on random data and on corners, and the whole design on images.
+stand-in of ``hw/acap/standin``, which computes what they compute and knows no time. ``Simulation`` runs three things:
+each PL kernel alone, the engines of each product alone, both on random data and on corners, and the whole design on
+images.
 
 Layouts in the comments: a stream is bytes; "rows" are a matrix row after row, each filled up to whole words.
 """
@@ -29,7 +30,7 @@ from lib.acap.integer import IntegerViT, Rescale, signed8
 from lib.acap.mapping import TILE, Mapping
 from lib.acap.uniform import exact_product
 from lib.errors import BookError
-from lib.files import read_json
+from lib.files import read_json, sha256
 
 CACHE = ROOT / "_build" / "acap"
 FLAGS = ("-std=c++17", "-O1", "-pthread", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
@@ -64,8 +65,9 @@ def build(folder: Path, cache: Path = CACHE) -> Path:
     Raises BookError if g++ or AMD's headers are missing, or if g++ refuses or warns.
     """
     start = command(folder)
-    manifest = read_json(folder / MANIFEST, "the manifest")
-    state = [manifest, FLAGS, HEADERS, Path(start[0]).resolve().name, str(ap_types())]
+    sources = sorted(read_json(folder / MANIFEST, "the manifest")["files"])
+    digests = [sha256(folder / name) for name in sources]
+    state = [sources, digests, FLAGS, HEADERS, Path(start[0]).resolve().name, str(ap_types())]
     program = cache / f"csim-{hashlib.sha256(repr(state).encode()).hexdigest()[:16]}"
     if not program.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -273,7 +275,7 @@ class Simulation:
         return np.where(np.arange(shape[-2])[:, None] % 2, ends, x).astype(np.int8)
 
     def _codes(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
-        """Return codes uint8 (..., rows, C): random rows, rows of one code (no variance), of the least and the largest."""
+        """Return codes uint8 (..., rows, C): random rows, rows of one code (no variance), of either end."""
         x = rng.integers(0, 256, shape)
         kind = np.arange(shape[-2]) % 4
         x[..., kind == 1, :] = rng.integers(0, 256, (*shape[:-2], (kind == 1).sum(), 1))
@@ -398,9 +400,8 @@ class Simulation:
 
         Raises BookError unless they are whole batches.
         """
+        self.design.check_batches(images)
         batch, model = self.design.batch, self.model
-        if not len(images) or len(images) % batch:
-            raise BookError(f"{len(images)} images are no whole batches of {batch}; choose a multiple")
         feeds = [kernel.unit for kernel in self.design.kernels if kernel.template == "feed"]
         blocks = [constants.image_words(images, self.design).tobytes()]
         blocks += [(self.folder / "host" / f"{name}_weights.bin").read_bytes() for name in feeds]
@@ -410,7 +411,8 @@ class Simulation:
         expected_logits = model(images, trace)
         expected = self._expected(images, trace)
         compared = {name: compare(self._real(found[name], x, dtype), x) for name, (x, dtype) in expected.items()}
-        compared["logits"] = compare(from_rows(logits, len(images), len(expected_logits[0]), np.int32)[0], expected_logits)
+        found_logits = from_rows(logits, len(images), self.design.config.classes, np.int32)[0]
+        compared["logits"] = compare(found_logits, expected_logits)
         return compared
 
     def _real(self, data: bytes, like: np.ndarray, dtype: type) -> np.ndarray:

@@ -11,7 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+import torch
+
 from lib.acap.mapping import BROADCAST, STACK, TILE, Mapping, Tiling
+from lib.acap.vit import check_images
 from lib.errors import BookError
 
 WORD = 16  # bytes of a stream's word: 128 bits, the widest that an interface tile offers
@@ -60,7 +64,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Unit:
-    """A product of one image as a grid of engines. All sizes are padded ones but ``rows``, ``inner`` and ``columns``."""
+    """A product of one image as a grid of engines. ``rows``, ``inner`` and ``columns`` are not padded."""
 
     name: str
     rows: int
@@ -215,7 +219,7 @@ class Unit:
 
 
 def units(mapping: Mapping) -> dict[str, Unit]:
-    """Return a mapping's products by name; BookError where a tiling does not cut its product, or leaves a part empty."""
+    """Return a mapping's products by name; BookError where a tiling cannot be or does not fit."""
     found, depth, memory = {}, mapping.config.depth, mapping.board.memory
     for layer in mapping.layers:
         t = mapping.chosen[layer.name].tiling
@@ -302,6 +306,12 @@ class Design:
     @property
     def kernels(self) -> list[Kernel]:
         return [*self.stem, *self.block, *self.tail]
+
+    def check_batches(self, images: np.ndarray) -> None:
+        """Raise BookError unless images, uint8 (N, channels, side, side), are of the model's size and whole batches."""
+        check_images(torch.from_numpy(images), self.config)
+        if not len(images) or len(images) % self.batch:
+            raise BookError(f"{len(images)} images are no whole batches of {self.batch}; choose a multiple")
 
     # ---- The parts that each product has: tiles out, rows back, and weights where they stream. ----
 
@@ -411,9 +421,8 @@ class Design:
         source = {s.net: f"{k.name}.{s.port}" for k in self.kernels for s in k.outputs}
         target = {s.net: f"{k.name}.{s.port}" for k in self.kernels for s in k.inputs}
         plios = {port.name for port in self.plios}
-        return [
-            Net(net, source[net], target[net], depths.get(net, 0)) for net in source if net in target and net not in plios
-        ]
+        between = [net for net in source if net in target and net not in plios]
+        return [Net(net, source[net], target[net], depths.get(net, 0)) for net in between]
 
     @property
     def plios(self) -> list[Port]:

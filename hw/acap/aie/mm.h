@@ -1,11 +1,13 @@
 // One engine's share of a matrix product: rows of int8 by columns of int8, eight rows at a time.
 //
-// An engine stands at one place of a cascade along the inner side. The first one starts the sums, each passes them on in
-// accumulators of 48 bits, and the last one rescales them to int8 and sends them out ("only" is a cascade of one). Left
-// factors arrive in windows of eight rows, asynchronously: one call makes many windows and may hold weights all the while.
+// An engine stands at one place of a cascade along the inner side. The first one starts the sums, each passes them on
+// in accumulators of 48 bits, and the last one rescales them to int8 and sends them out ("only" is a cascade of one).
+// Left factors arrive in windows of eight rows, asynchronously: one call makes many windows and may hold weights all
+// the while.
 //
 // Layouts. A window of left factors is a row of 8 x k tiles, a right factor columns of k x 4 tiles, one column of tiles
-// after the other; a window of results TILES tiles of 8 x 4, all of a row where memory allows. Each tile is row-major, so every load is one whole vector.
+// after the other; a window of results TILES tiles of 8 x 4, all of a row where memory allows. Each tile is row-major,
+// so every load is one whole vector.
 #ifndef MM_H
 #define MM_H
 
@@ -19,8 +21,8 @@ constexpr unsigned ROWS = 8;     // of a window
 constexpr unsigned COLUMNS = 4;  // of a tile of results
 constexpr unsigned LANES = ROWS * COLUMNS;
 
-// Return the encoder block of this call and count it. Calls come block after block, `calls` of them each: every engine so
-// knows its weights without a parameter from the host, which would have to arrive between two calls of every engine.
+// Return the encoder block of this call and count it. Calls come block after block, `calls` of them each: every engine
+// so knows its weights without a parameter from the host, which would have to arrive between two calls of every engine.
 inline unsigned next_block(unsigned& call, unsigned calls, unsigned depth) {
     const unsigned block = call / calls;
     call = call + 1 == calls * depth ? 0 : call + 1;

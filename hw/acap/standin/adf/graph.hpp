@@ -146,8 +146,8 @@ public:
         kernel* of;
         bool input;
         port_ref operator[](std::size_t i) const {
-            auto& all = input ? of->node_->inputs : of->node_->outputs;
-            if (i >= all.size()) standin::refuse(of->node_->name + " has no such port");
+            auto& all = input ? of->node().inputs : of->node().outputs;
+            if (i >= all.size()) standin::refuse(of->node().name + " has no such port");
             return {all[i].get(), nullptr};
         }
     };

@@ -101,9 +101,18 @@ def pictures() -> np.ndarray:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Simulation:
     model, folder = random_model(TINY), tmp_path_factory.mktemp("tiny")
-    q = model.blocks[0].to_qkv
-    q.multiplier[:8], model.blocks[0].qkv.bias[:8] = 2**22, np.array([1, -1, 3, -3, 253, -253, 2**30, -(2**30)])
-    object.__setattr__(q, "shift", 23)  # these columns are halved
+    first, second = model.blocks
+    first.to_qkv.multiplier[:8] = second.to_hidden.multiplier[:2] = 2**22
+    first.qkv.bias[:8], second.up.bias[:2] = (1, -1, 3, -3, 253, -253, 2**30, -(2**30)), (2**30, -(2**30))
+    unit = dataclasses.replace(second.norm2.residual, r=np.zeros(TINY.dim, np.int64))
+    model.blocks[:] = (
+        dataclasses.replace(first, to_qkv=dataclasses.replace(first.to_qkv, shift=23)),  # halves its first columns
+        dataclasses.replace(
+            second,
+            to_hidden=dataclasses.replace(second.to_hidden, shift=20),  # makes 2^32 of its first column
+            norm2=LayerNorm(np.full(TINY.dim, 20 << 16), np.full(TINY.dim, int(0.4 * 2**32)), 10, unit),
+        ),
+    )
     codegen.generate(cascades(), model, folder)
     return Simulation(cascades(), model, folder)
 
@@ -167,6 +176,9 @@ def test_halves_go_up_and_large_values_saturate(tiny: Simulation) -> None:
     unit = tiny.design.units["qkv"]
     found = tiny.unit("qkv", np.zeros((tiny.passes, unit.rows, unit.inner), np.int64), None)
     assert found[0, 0, :8].tolist() == [1, 0, 2, -1, 127, -126, 127, -127]  # 0.5, -0.5, 1.5, -1.5, 126.5, -126.5
+    unit = tiny.design.units["up"]
+    found = tiny.unit("up", np.zeros((tiny.passes, unit.rows, unit.inner), np.int64), None)
+    assert found[1, 0, :2].tolist() == [127, -127]  # past 32 bits before it is clamped
 
 
 def test_shift_counts_mean_powers_of_two(tiny: Simulation) -> None:
@@ -188,6 +200,15 @@ def test_rows_without_variance_give_the_bias(tiny: Simulation) -> None:
     (found,) = tiny.kernel("norm1", [csim.to_rows(same_u)], tiny.passes)
     expected = np.clip((norm.bias + 2**31) >> 32, -127, 127)
     assert np.array_equal(csim.from_rows(found, 8, width)[0], np.tile(expected, (8, 1)))
+
+
+def test_the_root_of_a_square_is_exact(tiny: Simulation) -> None:
+    """One channel a unit above 15 others: spread 16 - 1 + 10 is 25, so 15 / 5 and -1 / 5 times the gain 20, and 0.4."""
+    codes = np.full((tiny.passes, 8, TINY.dim), tiny.model.blocks[1].norm2.residual.zero, np.uint8)
+    codes[:, :, 3] += 1
+    (found,) = tiny.kernel("norm2", [csim.to_rows(codes)], tiny.passes)
+    expected = np.where(np.arange(TINY.dim) == 3, 60, -4)  # 60.4 and -3.6; a root of one less would make it 60.6
+    assert np.array_equal(csim.from_rows(found, 8, TINY.dim)[1], np.tile(expected, (8, 1)))
 
 
 def test_padding_does_not_reach_real_tokens(tiny: Simulation) -> None:

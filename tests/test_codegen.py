@@ -142,6 +142,7 @@ def test_streamed_weights_and_parts_of_rows_are_exact(tmp_path: Path, pico: Inte
 def test_a_solved_design_is_exact(tmp_path: Path, pico: IntegerViT, pictures: np.ndarray) -> None:
     mapping = solve(PICO, VCK190, batch=2, limits=Limits(engines=48))
     codegen.generate(mapping, pico, tmp_path)
+    assert Design(mapping).lanes == 32  # bytes a cycle between PL kernels, all of a row
     assert csim.check(mapping, pico, tmp_path, pictures) == {"hls": 0, "aie": 0, "block": 0}
 
 
@@ -197,18 +198,18 @@ def test_shift_counts_mean_powers_of_two(tiny: Simulation) -> None:
 def test_rows_without_variance_give_the_bias(tiny: Simulation) -> None:
     norm, width = tiny.model.blocks[0].norm1, TINY.dim
     same_u = np.full((tiny.passes, 8, width), norm.residual.zero, np.uint8)  # u = 0 in every channel
-    (found,) = tiny.kernel("norm1", [csim.to_rows(same_u)], tiny.passes)
+    (found,) = tiny.kernel("norm1", [tiny.to_rows(same_u)], tiny.passes)
     expected = np.clip((norm.bias + 2**31) >> 32, -127, 127)
-    assert np.array_equal(csim.from_rows(found, 8, width)[0], np.tile(expected, (8, 1)))
+    assert np.array_equal(tiny.from_rows(found, 8, width)[0], np.tile(expected, (8, 1)))
 
 
 def test_the_root_of_a_square_is_exact(tiny: Simulation) -> None:
     """One channel a unit above 15 others: spread 16 - 1 + 10 is 25, so 15 / 5 and -1 / 5 times the gain 20, and 0.4."""
     codes = np.full((tiny.passes, 8, TINY.dim), tiny.model.blocks[1].norm2.residual.zero, np.uint8)
     codes[:, :, 3] += 1
-    (found,) = tiny.kernel("norm2", [csim.to_rows(codes)], tiny.passes)
+    (found,) = tiny.kernel("norm2", [tiny.to_rows(codes)], tiny.passes)
     expected = np.where(np.arange(TINY.dim) == 3, 60, -4)  # 60.4 and -3.6; a root of one less would make it 60.6
-    assert np.array_equal(csim.from_rows(found, 8, TINY.dim)[1], np.tile(expected, (8, 1)))
+    assert np.array_equal(tiny.from_rows(found, 8, TINY.dim)[1], np.tile(expected, (8, 1)))
 
 
 def test_padding_does_not_reach_real_tokens(tiny: Simulation) -> None:
@@ -216,8 +217,8 @@ def test_padding_does_not_reach_real_tokens(tiny: Simulation) -> None:
     for padding in (-127, 127):
         scores = np.zeros((2 * 2, 8, 8), np.int8)
         scores[:, :, 5:] = padding
-        (found,) = tiny.kernel("softmax", [csim.to_rows(scores)], 2)
-        codes = csim.from_rows(found, 8, 16)
+        (found,) = tiny.kernel("softmax", [tiny.to_rows(scores)], 2)
+        codes = tiny.from_rows(found, 8, 16)
         assert (codes[..., :5] == 2).all() and (codes[..., 5:] == 15).all()
 
 
@@ -242,7 +243,7 @@ def test_every_stream_is_connected_once(tmp_path: Path, pico: IntegerViT) -> Non
     for name in instances:
         source = (tmp_path / "pl" / f"{name}.cpp").read_text()
         head = re.search(rf'extern "C" void {name}\((.*)\)', source).group(1)
-        declared |= {f"{name}.{port}" for port in re.findall(r"hls::stream<word>& (\w+)", head)}
+        declared |= {f"{name}.{port}" for port in re.findall(r"hls::stream<\w+>& (\w+)", head)}
     assert declared == ports
 
 
@@ -260,7 +261,7 @@ def test_deit_t_is_generated_whole_and_its_kernels_compile(tmp_path: Path) -> No
     mapping = solve(CONFIGS["deit_t"], VCK190, sync=2000.0)
     files = codegen.generate(mapping, random_model(CONFIGS["deit_t"]), tmp_path)
     engines = [path for path in files if path.suffix == ".cc"]
-    assert len(engines) == mapping.takes("engines") == 400
+    assert len(engines) == mapping.takes("engines") == 400 and Design(mapping).lanes == 64
     graphs = "".join(path.read_text() for path in (tmp_path / "aie").glob("*_graph.h"))
     assert len(set(re.findall(r"kernel::create\((\w+)\)", graphs))) == graphs.count("kernel::create(") == 400
     resident = [option.tiling for name, option in mapping.chosen.items() if name not in ("qk", "av")]

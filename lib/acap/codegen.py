@@ -17,7 +17,7 @@ import numpy as np
 
 from lib import ROOT
 from lib.acap import constants
-from lib.acap.design import WORD, Design, Engine, Kernel, Unit, row_words
+from lib.acap.design import WORD, Design, Engine, Kernel, Unit
 from lib.acap.integer import IntegerViT
 from lib.acap.mapping import Mapping
 from lib.errors import BookError
@@ -127,7 +127,7 @@ def _sources(design: Design, model: IntegerViT, placement: Placement) -> dict[st
         _unit_sources(render, files, unit, model, placement)
     render("aie/graph.h.j2", "aie/graph.h", units=design.units.values())
     render("aie/graph.cpp.j2", "aie/graph.cpp")
-    files["pl/words.h"] = (TEMPLATES / "pl" / "words.h").read_text()
+    render("pl/words.h.j2", "pl/words.h", lanes=design.lanes)
     for kernel in design.kernels:
         header, values = kernel_values(kernel, design, model)
         if header:
@@ -229,20 +229,21 @@ def kernel_values(kernel: Kernel, design: Design, model: IntegerViT) -> tuple[st
     """Return the header with a PL kernel's numbers ("" if it has none) and what its template is filled with."""
     config, blocks, units = design.config, model.blocks, design.units
     shape = {"batch": design.batch, "depth": config.depth, "tokens": design.tokens, "width": config.dim}
-    shape |= {"heads": config.heads, "patches": config.patches, **kernel.settings}
+    shape |= {"heads": config.heads, "patches": config.patches, "lanes": design.lanes, **kernel.settings}
     if kernel.template == "norm":
         norms = [model.norm] if kernel.name == "norm" else [getattr(block, kernel.name) for block in blocks]
-        return constants.norm_constants(norms, design.batch, kernel.settings["rows"])
+        header, widths = constants.norm_constants(norms)
+        return header, shape | widths
     if kernel.template == "add":
         header, widths = constants.add_constants(blocks, kernel.name)
         return header, shape | widths
     if kernel.template == "embed":
         return constants.embed_constants(model), shape | {"sum_rows": units["patch"].rows}
     if kernel.template == "gelu":
-        return constants.gelu_constants(blocks), shape | {"words": kernel.inputs[0].words}
+        return constants.gelu_constants(blocks), shape | {"words": design.tokens * design.row_words(units["up"].columns)}
     if kernel.template == "logits":
-        sizes = {"classes": config.classes, "words": row_words(config.classes, 4), "rows": units["head"].rows}
-        return constants.logits_constants(model), sizes
+        sizes = {"classes": config.classes, "words": design.row_words(config.classes, 4), "rows": units["head"].rows}
+        return constants.logits_constants(model), shape | sizes
     if kernel.template == "turn":
         tail = design.image_words // design.tokens * units["head"].rows
         return "", shape | {"image_words": design.image_words, "tail_words": tail}
@@ -253,7 +254,7 @@ def kernel_values(kernel: Kernel, design: Design, model: IntegerViT) -> tuple[st
             "heads": config.heads,
             "rows": design.tokens,
             "columns": config.tokens,
-            "words": row_words(design.tokens),
+            "words": design.row_words(design.tokens),
             "bits": blocks[0].attention_bits,
             "fraction": blocks[0].fraction,
             "sum_bits": (config.tokens << 15).bit_length(),
@@ -266,8 +267,8 @@ def _host_values(design: Design) -> dict[str, Any]:
     return {
         "batch": design.batch,
         "depth": config.depth,
-        "image_bytes": config.patches * row_words(config.patch**2 * config.channels) * WORD,
-        "logit_bytes": row_words(config.classes, 4) * WORD,
+        "image_bytes": config.patches * design.row_words(config.patch**2 * config.channels) * design.lanes,
+        "logit_bytes": design.row_words(config.classes, 4) * design.lanes,
         "classes": config.classes,
         "kernels": design.kernels,
         "passes": kernel_passes(design),
@@ -278,7 +279,7 @@ def _golden(design: Design, model: IntegerViT, images: np.ndarray) -> dict[str, 
     """Return the files that the host's program takes: images cut into patches, and logits, int32 in whole words."""
     design.check_batches(images)
     logits = model(images)
-    padded = np.zeros((len(images), row_words(design.config.classes, 4) * WORD // 4), np.int32)
+    padded = np.zeros((len(images), design.row_words(design.config.classes, 4) * design.lanes // 4), np.int32)
     padded[:, : design.config.classes] = logits
     return {"host/images.bin": constants.image_words(images, design).tobytes(), "host/golden.bin": padded.tobytes()}
 
@@ -295,7 +296,6 @@ def _csim_values(design: Design) -> dict[str, Any]:
         "design": design,
         "batch": design.batch,
         "depth": design.config.depth,
-        "logit_words": row_words(design.config.classes, 4),
+        "logit_words": design.row_words(design.config.classes, 4) * design.lanes // WORD,
         "engines": [engine.name for unit in design.units.values() for engine in unit.engines],
-        "plios": {port.name for port in design.plios},
     }

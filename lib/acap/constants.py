@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lib.acap.design import OUT_COLUMNS, WORD, Design, Unit, row_words
+from lib.acap.design import OUT_COLUMNS, Design, Unit
 from lib.acap.integer import INVERSE_BITS, NORM_BITS, ROOT_BITS, Rescale
 from lib.acap.integer import IntegerBlock, IntegerLinear, IntegerViT, LayerNorm
 from lib.acap.vit import cut_patches
@@ -112,7 +112,7 @@ def _bits(most: int) -> int:
     return int(most).bit_length() + 1
 
 
-def norm_constants(norms: list[LayerNorm], batch: int, rows: int) -> tuple[str, dict[str, int]]:
+def norm_constants(norms: list[LayerNorm]) -> tuple[str, dict[str, int]]:
     """Return a LayerNorm's header and the bit widths that suffice for it, whatever the codes."""
     width = len(norms[0].gain)
     shifts = np.stack([norm.residual.r for norm in norms])
@@ -139,7 +139,7 @@ def norm_constants(norms: list[LayerNorm], batch: int, rows: int) -> tuple[str, 
         "product_bits": sum_bits + INVERSE_BITS + 1,
         "scaled_bits": _bits(scaled),
     }
-    return text, widths | {"width": width, "rows": rows, "batch": batch}
+    return text, widths
 
 
 def add_constants(blocks: list[IntegerBlock], name: str) -> tuple[str, dict[str, int]]:
@@ -178,6 +178,6 @@ def image_words(images: np.ndarray, design: Design) -> np.ndarray:
     """Cut images uint8 (N, channels, side, side) as the reader takes them: int8 (N, patches, bytes of whole words)."""
     patches = cut_patches(torch.from_numpy(images), design.config.patch).numpy()
     unit = design.units["patch"]
-    padded = np.zeros((*patches.shape[:2], row_words(unit.inner) * WORD), np.uint8)
+    padded = np.zeros((*patches.shape[:2], design.row_words(unit.inner) * design.lanes), np.uint8)
     padded[..., : unit.inner] = patches ^ 128  # a byte less 128, as an int8
     return padded.view(np.int8)

@@ -24,7 +24,7 @@ from lib import ROOT
 from lib.acap import constants
 from lib.acap.attention import base2_codes_twin
 from lib.acap.codegen import MANIFEST
-from lib.acap.design import OUT_COLUMNS, WORD, Design, Kernel, Port, Unit, row_words
+from lib.acap.design import OUT_COLUMNS, Design, Kernel, Port, Unit
 from lib.acap.gelu import gelu_twin
 from lib.acap.integer import IntegerViT, Rescale, signed8
 from lib.acap.mapping import TILE, Mapping
@@ -112,20 +112,6 @@ def check(mapping: Mapping, model: IntegerViT, folder: Path, images: np.ndarray,
 
 
 # ---- Layouts. ----
-
-
-def to_rows(x: np.ndarray) -> bytes:
-    """Lay out (..., rows, columns) of one or four bytes a number as rows."""
-    size = x.dtype.itemsize
-    padded = np.zeros((*x.shape[:-1], row_words(x.shape[-1], size) * WORD // size), x.dtype)
-    padded[..., : x.shape[-1]] = x
-    return padded.tobytes()
-
-
-def from_rows(data: bytes, rows: int, columns: int, dtype: type = np.int8) -> np.ndarray:
-    """Return (n, rows, columns) from rows, as int64."""
-    wide = row_words(columns, np.dtype(dtype).itemsize) * WORD // np.dtype(dtype).itemsize
-    return np.frombuffer(data, dtype).reshape(-1, rows, wide)[..., :columns].astype(np.int64)
 
 
 def _padded(x: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -216,6 +202,21 @@ class Simulation:
         blocks += [right_stream(right, unit, port) for port in unit.rhs] if right is not None else []
         return results(self._run(["aie", name], blocks), unit, len(left) // unit.copies)
 
+    def to_rows(self, x: np.ndarray) -> bytes:
+        """Lay out (..., rows, columns) of one or four bytes a number as rows."""
+        padded = np.zeros((*x.shape[:-1], self._wide(x.shape[-1], x.dtype)), x.dtype)
+        padded[..., : x.shape[-1]] = x
+        return padded.tobytes()
+
+    def from_rows(self, data: bytes, rows: int, columns: int, dtype: type = np.int8) -> np.ndarray:
+        """Return (n, rows, columns) from rows, as int64."""
+        return np.frombuffer(data, dtype).reshape(-1, rows, self._wide(columns, dtype))[..., :columns].astype(np.int64)
+
+    def _wide(self, columns: int, dtype: np.typing.DTypeLike) -> int:
+        """Return the numbers of a row with what fills it up."""
+        size = np.dtype(dtype).itemsize
+        return self.design.row_words(columns, size) * self.design.lanes // size
+
     # ---- Engines. ----
 
     def aie(self, seed: int = 0) -> dict[str, Compared]:
@@ -285,7 +286,7 @@ class Simulation:
     def _spread(self, kernel: Kernel, rng: np.random.Generator) -> Compared:
         unit = self.design.units[kernel.unit]
         x = self._bytes(rng, 2 * unit.copies, unit.rows, unit.inner)
-        found = self.kernel(kernel.name, [to_rows(x)], 2)
+        found = self.kernel(kernel.name, [self.to_rows(x)], 2)
         return _compare_bytes(found, [left_stream(x, unit, port) for port in unit.lhs])
 
     def _gather(self, kernel: Kernel, rng: np.random.Generator) -> Compared:
@@ -293,7 +294,7 @@ class Simulation:
         shape = (2 * unit.copies, unit.rows, unit.columns)
         x = rng.integers(-(2**31), 2**31, shape).astype(np.int32) if unit.wide else self._bytes(rng, *shape)
         found = self.kernel(kernel.name, [result_stream(x, unit, port) for port in unit.out], 2)
-        return _compare_bytes(found, [to_rows(x)])
+        return _compare_bytes(found, [self.to_rows(x)])
 
     def _feed(self, kernel: Kernel, rng: np.random.Generator) -> Compared:
         unit = self.design.units[kernel.unit]
@@ -306,16 +307,16 @@ class Simulation:
     def _reader(self, kernel: Kernel, rng: np.random.Generator) -> Compared:
         unit, patches = self.design.units["patch"], self.design.config.patches
         x = self._bytes(rng, 2, patches, unit.inner)
-        (found,) = self.kernel(kernel.name, [to_rows(x)], 2)
-        return compare(from_rows(found, unit.rows, unit.inner), _padded(x, unit.rows, unit.inner))
+        (found,) = self.kernel(kernel.name, [self.to_rows(x)], 2)
+        return compare(self.from_rows(found, unit.rows, unit.inner), _padded(x, unit.rows, unit.inner))
 
     def _embed(self, kernel: Kernel, rng: np.random.Generator) -> Compared:
         unit, config = self.design.units["patch"], self.design.config
         most = 2**31 - 1 - np.abs(self.model.stem.bias).max()
         scale = np.exp(rng.uniform(0, np.log(most), (2, unit.rows, unit.columns)))  # all sizes: most saturate or not
         sums = (scale * rng.choice([-1, 1], scale.shape)).astype(np.int32)
-        (found,) = self.kernel(kernel.name, [to_rows(sums)], 2)
-        codes = from_rows(found, self.design.tokens, config.dim, np.uint8)[:, : config.tokens]
+        (found,) = self.kernel(kernel.name, [self.to_rows(sums)], 2)
+        codes = self.from_rows(found, self.design.tokens, config.dim, np.uint8)[:, : config.tokens]
         return compare(codes, self._embedded(sums[:, : config.patches]))
 
     def _embedded(self, sums: np.ndarray) -> np.ndarray:
@@ -328,18 +329,18 @@ class Simulation:
         batch, config = self.design.batch, self.design.config
         embedded = self._codes(rng, batch, self.design.tokens, config.dim)
         back = self._codes(rng, self.passes, self.design.tokens, config.dim)
-        found = self.kernel(kernel.name, [to_rows(embedded), to_rows(back)], self.passes + batch)
-        around = to_rows(np.concatenate((embedded, back[:-batch])))
-        return _compare_bytes(found, [around, around, to_rows(back[-batch:, :TILE])])
+        found = self.kernel(kernel.name, [self.to_rows(embedded), self.to_rows(back)], self.passes + batch)
+        around = self.to_rows(np.concatenate((embedded, back[:-batch])))
+        return _compare_bytes(found, [around, around, self.to_rows(back[-batch:, :TILE])])
 
     def _norm(self, kernel: Kernel, rng: np.random.Generator) -> Compared:
         rows, width = kernel.settings["rows"], self.design.config.dim
         last = kernel.name == "norm"
         norms = [self.model.norm] if last else [getattr(block, kernel.name) for block in self.model.blocks]
         x = self._codes(rng, len(norms), self.design.batch, rows, width)
-        (found,) = self.kernel(kernel.name, [to_rows(x)], len(norms) * self.design.batch)
+        (found,) = self.kernel(kernel.name, [self.to_rows(x)], len(norms) * self.design.batch)
         expected = np.stack([norm(some.astype(np.int64)) for norm, some in zip(norms, x)])
-        return compare(from_rows(found, rows, width), expected.reshape(-1, rows, width))
+        return compare(self.from_rows(found, rows, width), expected.reshape(-1, rows, width))
 
     def _heads(self, kernel: Kernel, rng: np.random.Generator) -> Compared:
         config, tokens = self.design.config, self.design.tokens
@@ -347,48 +348,48 @@ class Simulation:
         parts = x.reshape(2, tokens, 3, config.heads, config.head_width).transpose(2, 0, 3, 1, 4)
         q, k, v = parts.reshape(3, 2 * config.heads, tokens, config.head_width)
         qk, av = self.design.units["qk"], self.design.units["av"]
-        expected = [to_rows(q)] + [right_stream(k.swapaxes(1, 2), qk, port) for port in qk.rhs]
+        expected = [self.to_rows(q)] + [right_stream(k.swapaxes(1, 2), qk, port) for port in qk.rhs]
         expected += [right_stream(v, av, port) for port in av.rhs]
-        return _compare_bytes(self.kernel(kernel.name, [to_rows(x)], 2), expected)
+        return _compare_bytes(self.kernel(kernel.name, [self.to_rows(x)], 2), expected)
 
     def _softmax(self, kernel: Kernel, rng: np.random.Generator) -> Compared:
         config, tokens, block = self.design.config, self.design.tokens, self.model.blocks[0]
         spread = rng.choice([1, 8, 40, 128], (2 * config.heads, tokens, 1))  # flat rows, and rows of one large score
         x = np.clip(rng.integers(-128, 128, (2 * config.heads, tokens, tokens)) * spread // 128, -127, 127)
-        (found,) = self.kernel(kernel.name, [to_rows(x.astype(np.int8))], 2)
+        (found,) = self.kernel(kernel.name, [self.to_rows(x.astype(np.int8))], 2)
         expected = np.full(x.shape, 2**block.attention_bits - 1)
         real = slice(0, config.tokens)
         expected[..., real] = base2_codes_twin(x[..., real], block.attention_bits, block.fraction)
-        return compare(from_rows(found, tokens, tokens), expected)
+        return compare(self.from_rows(found, tokens, tokens), expected)
 
     def _merge(self, kernel: Kernel, rng: np.random.Generator) -> Compared:
         config, tokens = self.design.config, self.design.tokens
         x = self._bytes(rng, 2, config.heads, tokens, config.head_width)
         expected = x.transpose(0, 2, 1, 3).reshape(2, tokens, config.dim)
-        return _compare_bytes(self.kernel(kernel.name, [to_rows(x)], 2), [to_rows(expected)])
+        return _compare_bytes(self.kernel(kernel.name, [self.to_rows(x)], 2), [self.to_rows(expected)])
 
     def _add(self, kernel: Kernel, rng: np.random.Generator) -> Compared:
         config, blocks, batch = self.design.config, self.model.blocks, self.design.batch
         shape = (len(blocks), batch, self.design.tokens, config.dim)
         branch, codes = self._bytes(rng, *shape), self._codes(rng, *shape)
-        found = self.kernel(kernel.name, [to_rows(branch), to_rows(codes)], self.passes)
+        found = self.kernel(kernel.name, [self.to_rows(branch), self.to_rows(codes)], self.passes)
         adds = [getattr(block, kernel.name) for block in blocks]
         sums = [add(b.astype(np.int64), c.astype(np.int64)) for add, b, c in zip(adds, branch, codes)]
-        return _compare_bytes(found, [to_rows(np.stack(sums).astype(np.uint8))] * len(kernel.outputs))
+        return _compare_bytes(found, [self.to_rows(np.stack(sums).astype(np.uint8))] * len(kernel.outputs))
 
     def _gelu(self, kernel: Kernel, rng: np.random.Generator) -> Compared:
         unit, blocks = self.design.units["up"], self.model.blocks
         x = np.clip(self._bytes(rng, len(blocks), self.design.batch, unit.rows, unit.columns), -127, 127)
         expected = np.stack([gelu_twin(some.astype(np.int64), block.table) for some, block in zip(x, blocks)])
-        found = self.kernel(kernel.name, [to_rows(x)], self.passes)
-        return _compare_bytes(found, [to_rows((expected - constants.OFFSET).astype(np.int8))])
+        found = self.kernel(kernel.name, [self.to_rows(x)], self.passes)
+        return _compare_bytes(found, [self.to_rows((expected - constants.OFFSET).astype(np.int8))])
 
     def _logits(self, kernel: Kernel, rng: np.random.Generator) -> Compared:
         unit, head = self.design.units["head"], self.model.head
         most = 2**31 - 1 - np.abs(head.bias).max()
         sums = rng.integers(-most, most, (2, unit.rows, unit.columns)).astype(np.int32)
-        (found,) = self.kernel(kernel.name, [to_rows(sums)], 2, written=2 * row_words(unit.columns, 4))
-        return compare(from_rows(found, 2, unit.columns, np.int32)[0], self._logit(sums[:, 0]))
+        (found,) = self.kernel(kernel.name, [self.to_rows(sums)], 2, written=2 * self._wide(unit.columns, np.int32) // 4)
+        return compare(self.from_rows(found, 2, unit.columns, np.int32)[0], self._logit(sums[:, 0]))
 
     def _logit(self, sums: np.ndarray) -> np.ndarray:
         return self.model.to_logits(sums.astype(np.int64) + self.model.head.bias)
@@ -411,15 +412,14 @@ class Simulation:
         expected_logits = model(images, trace)
         expected = self._expected(images, trace)
         compared = {name: compare(self._real(found[name], x, dtype), x) for name, (x, dtype) in expected.items()}
-        found_logits = from_rows(logits, len(images), self.design.config.classes, np.int32)[0]
+        found_logits = self.from_rows(logits, len(images), self.design.config.classes, np.int32)[0]
         compared["logits"] = compare(found_logits, expected_logits)
         return compared
 
     def _real(self, data: bytes, like: np.ndarray, dtype: type) -> np.ndarray:
         """Return what a connection carried, (n, rows, columns), without the rows that only fill up."""
         n, rows, columns = like.shape
-        wide = row_words(columns, np.dtype(dtype).itemsize) * WORD // np.dtype(dtype).itemsize
-        whole = np.frombuffer(data, dtype).reshape(n, -1, wide)
+        whole = np.frombuffer(data, dtype).reshape(n, -1, self._wide(columns, dtype))
         return whole[:, :rows, :columns].astype(np.int64)
 
     def _expected(self, images: np.ndarray, trace: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, type]]:

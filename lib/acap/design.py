@@ -3,7 +3,7 @@
 A product (``Unit``) is a grid of engines. Rows are cut into A parts, the inner side into B (a cascade), columns into C,
 and H copies (heads) are made at a time; a part is rounded up to eight and padded with zeros. Data pass between PL and
 engines as 128-bit words: left factors in tiles of 8 rows, right factors and results in tiles of 4 columns. Between PL
-kernels they pass row after row, each row filled up to whole words. ``pl_kernels`` lists these kernels and their nets.
+kernels they pass row after row, ``lanes`` bytes a cycle, each row filled up to whole cycles. ``Design`` lists all parts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from lib.acap.vit import check_images
 from lib.errors import BookError
 
 WORD = 16  # bytes of a stream's word: 128 bits, the widest that an interface tile offers
+MOST_LANES = 64  # bytes a cycle between PL kernels: 512 bits; wider ones would have to be routed all over the chip
 OUT_COLUMNS = 4  # of a result's tile
 WIDE = ("patch", "head")  # their results leave as sums of 32 bits: what follows them in PL needs more than eight
 BLOCK_UNITS = ("qkv", "qk", "av", "out", "up", "down")
@@ -27,11 +28,6 @@ BLOCK_UNITS = ("qkv", "qk", "av", "out", "up", "down")
 def up(x: int, to: int = TILE) -> int:
     """Round x up to a multiple."""
     return -(-x // to) * to
-
-
-def row_words(numbers: int, size: int = 1) -> int:
-    """Return the words of one row of ``numbers`` that are ``size`` bytes each."""
-    return -(-numbers * size // WORD)
 
 
 @dataclass(frozen=True)
@@ -242,11 +238,20 @@ def units(mapping: Mapping) -> dict[str, Unit]:
 
 @dataclass(frozen=True)
 class Stream:
-    """A PL kernel's stream: its port, the net it is on, and the words that pass it in one pass (for an input)."""
+    """A PL kernel's stream: its port and the net it is on; for one from engines also the words of one pass.
+
+    ``engines``: whether the other end is in the engines' array.
+    """
 
     port: str
     net: str
+    engines: bool = False
     words: int = 0
+
+    @property
+    def type(self) -> str:
+        """The C++ type of what it carries."""
+        return "word" if self.engines else "row_t"
 
 
 @dataclass(frozen=True)
@@ -284,6 +289,16 @@ class Net:
     depth: int = 0
 
 
+def _lanes(mapping: Mapping) -> int:
+    """Return the bytes a cycle between PL kernels: the lanes of the mapping's narrowest one, where they divide a row.
+
+    One width serves all streams, 16 to ``MOST_LANES``; 16 also where a mapping says nothing.
+    """
+    wanted = min((lanes.lanes for lanes in mapping.lanes.values()), default=WORD)
+    fits = (lanes for lanes in (WORD, 2 * WORD, MOST_LANES) if lanes <= wanted and mapping.config.dim % lanes == 0)
+    return max(fits, default=WORD)
+
+
 class Design:
     """All of a design but its numbers."""
 
@@ -291,14 +306,14 @@ class Design:
         config = mapping.config
         if config.stem != "patch":
             raise BookError("only a patch stem is one product; convolutions before the blocks have no engines here")
-        for what, size in (("width", config.dim), ("feed-forward", config.dim * config.mlp_ratio)):
-            if size % WORD:
-                raise BookError(f"the {what} {size} is no multiple of {WORD} and so does not fill words; change it")
+        if config.dim % WORD:
+            raise BookError(f"the width {config.dim} is no multiple of {WORD} and so does not fill words; change it")
         self.config, self.batch = config, mapping.batch
         self.pl_hz = round(mapping.board.pl_ghz * 1e9)
         self.units = units(mapping)
         self.tokens = up(config.tokens)
-        self.image_words = self.tokens * row_words(config.dim)  # of one image's residual stream
+        self.lanes = _lanes(mapping)
+        self.image_words = self.tokens * self.row_words(config.dim)  # of one image's residual stream
         self.stem = self._stem()
         self.block = self._block()
         self.tail = self._tail()
@@ -306,6 +321,10 @@ class Design:
     @property
     def kernels(self) -> list[Kernel]:
         return [*self.stem, *self.block, *self.tail]
+
+    def row_words(self, numbers: int, size: int = 1) -> int:
+        """Return the cycles that a row of ``numbers`` takes between PL kernels, ``size`` bytes each."""
+        return -(-numbers * size // self.lanes)
 
     def check_batches(self, images: np.ndarray) -> None:
         """Raise BookError unless images, uint8 (N, channels, side, side), are of the model's size and whole batches."""
@@ -317,22 +336,21 @@ class Design:
 
     def _spread(self, name: str, net: str) -> Kernel:
         unit = self.units[name]
-        settings = {"unit": unit, "words": row_words(unit.inner)}
-        words = unit.copies * unit.rows * row_words(unit.inner)
-        outputs = [Stream(f"out_{i}", port.name) for i, port in enumerate(unit.lhs)]
-        return Kernel(f"spread_{name}", "spread", [Stream("in", net, words)], outputs, unit=name, settings=settings)
+        settings = {"unit": unit, "words": self.row_words(unit.inner)}
+        outputs = [Stream(f"out_{i}", port.name, True) for i, port in enumerate(unit.lhs)]
+        return Kernel(f"spread_{name}", "spread", [Stream("in", net)], outputs, unit=name, settings=settings)
 
     def _gather(self, name: str, net: str) -> Kernel:
         unit = self.units[name]
-        inputs = [Stream(f"in_{i}", port.name, unit.out_words) for i, port in enumerate(unit.out)]
-        settings = {"unit": unit, "words": row_words(unit.columns, unit.size)}
+        inputs = [Stream(f"in_{i}", port.name, True, unit.out_words) for i, port in enumerate(unit.out)]
+        settings = {"unit": unit, "words": self.row_words(unit.columns, unit.size)}
         return Kernel(f"gather_{name}", "gather", inputs, [Stream("out", net)], unit=name, settings=settings)
 
     def _feed(self, name: str) -> list[Kernel]:
         unit = self.units[name]
         if not (unit.sets and unit.rhs_streams):
             return []
-        outputs = [Stream(f"out_{i}", port.name) for i, port in enumerate(unit.rhs)]
+        outputs = [Stream(f"out_{i}", port.name, True) for i, port in enumerate(unit.rhs)]
         settings = {"unit": unit}
         return [Kernel(f"feed_{name}", "feed", [], outputs, Memory("weights", True), True, name, settings)]
 
@@ -342,19 +360,15 @@ class Design:
     # ---- What lies between. ----
 
     def _norm(self, name: str, before: str, after: str, rows: int) -> Kernel:
-        words = rows * row_words(self.config.dim)
-        settings = {"rows": rows, "width": self.config.dim}
-        return Kernel(
-            name, "norm", [Stream("in", before, words)], [Stream("out", after)], numbered=True, settings=settings
-        )
+        streams = [Stream("in", before)], [Stream("out", after)]
+        return Kernel(name, "norm", *streams, numbered=True, settings={"rows": rows, "width": self.config.dim})
 
     def _add(self, name: str, branch: str, stream: str, outputs: dict[str, str]) -> Kernel:
-        inputs = [Stream("branch", branch, self.image_words), Stream("stream", stream, self.image_words)]
+        inputs = [Stream("branch", branch), Stream("stream", stream)]
         return Kernel(name, "add", inputs, [Stream(k, v) for k, v in outputs.items()], numbered=True)
 
     def _stem(self) -> list[Kernel]:
         unit = self.units["patch"]
-        words = unit.rows * row_words(unit.columns, 4)
         return [
             Kernel(
                 "reader",
@@ -363,53 +377,46 @@ class Design:
                 [Stream("out", "patches")],
                 Memory("images", True),
                 True,
-                settings={"rows": unit.rows, "words": row_words(unit.inner)},
+                settings={"rows": unit.rows, "words": self.row_words(unit.inner)},
             ),
             *self._product("patch", "patches", "patch_sums"),
-            Kernel("embed", "embed", [Stream("in", "patch_sums", words)], [Stream("out", "embedded")]),
+            Kernel("embed", "embed", [Stream("in", "patch_sums")], [Stream("out", "embedded")]),
         ]
 
     def _block(self) -> list[Kernel]:
-        u, image, tokens = self.units, self.image_words, self.tokens
-        qk, av = u["qk"], u["av"]
+        qk, av = self.units["qk"], self.units["av"]
         heads = [Stream("queries", "queries")]
-        heads += [Stream(f"keys_{i}", port.name) for i, port in enumerate(qk.rhs)]
-        heads += [Stream(f"values_{i}", port.name) for i, port in enumerate(av.rhs)]
-        scores = qk.copies * tokens * row_words(tokens)
-        contexts = av.copies * tokens * row_words(av.columns)
-        hidden = tokens * row_words(u["up"].columns)
+        heads += [Stream(f"keys_{i}", port.name, True) for i, port in enumerate(qk.rhs)]
+        heads += [Stream(f"values_{i}", port.name, True) for i, port in enumerate(av.rhs)]
         return [
             Kernel(
                 "turn",
                 "turn",
-                [Stream("embedded", "embedded", image), Stream("back", "residual2", image)],
+                [Stream("embedded", "embedded"), Stream("back", "residual2")],
                 [Stream("to_norm", "residual0"), Stream("to_add", "bypass0"), Stream("tail", "last")],
                 numbered=True,
             ),
-            self._norm("norm1", "residual0", "normed1", tokens),
+            self._norm("norm1", "residual0", "normed1", self.tokens),
             *self._product("qkv", "normed1", "qkv"),
-            Kernel("heads", "heads", [Stream("in", "qkv", tokens * row_words(u["qkv"].columns))], heads),
+            Kernel("heads", "heads", [Stream("in", "qkv")], heads),
             *self._product("qk", "queries", "scores"),
-            Kernel("softmax", "softmax", [Stream("in", "scores", scores)], [Stream("out", "shifts")]),
+            Kernel("softmax", "softmax", [Stream("in", "scores")], [Stream("out", "shifts")]),
             *self._product("av", "shifts", "contexts"),
-            Kernel("merge", "merge", [Stream("in", "contexts", contexts)], [Stream("out", "context")]),
+            Kernel("merge", "merge", [Stream("in", "contexts")], [Stream("out", "context")]),
             *self._product("out", "context", "branch1"),
             self._add("add1", "branch1", "bypass0", {"out": "residual1", "bypass": "bypass1"}),
-            self._norm("norm2", "residual1", "normed2", tokens),
+            self._norm("norm2", "residual1", "normed2", self.tokens),
             *self._product("up", "normed2", "hidden"),
-            Kernel("gelu", "gelu", [Stream("in", "hidden", hidden)], [Stream("out", "activated")], numbered=True),
+            Kernel("gelu", "gelu", [Stream("in", "hidden")], [Stream("out", "activated")], numbered=True),
             *self._product("down", "activated", "branch2"),
             self._add("add2", "branch2", "bypass1", {"out": "residual2"}),
         ]
 
     def _tail(self) -> list[Kernel]:
-        words = TILE * row_words(self.units["head"].columns, 4)
         return [
             self._norm("norm", "last", "normed", TILE),
             *self._product("head", "normed", "head_sums"),
-            Kernel(
-                "logits", "logits", [Stream("in", "head_sums", words)], [], Memory("scores", False), True
-            ),
+            Kernel("logits", "logits", [Stream("in", "head_sums")], [], Memory("scores", False), True),
         ]
 
     # ---- Wires. ----
@@ -418,23 +425,15 @@ class Design:
     def nets(self) -> list[Net]:
         """Return the connections between PL kernels; a bypass waits for a whole image's attention, so it is deep."""
         depths = {"bypass0": 2 * self.image_words, "bypass1": self.image_words}
-        source = {s.net: f"{k.name}.{s.port}" for k in self.kernels for s in k.outputs}
-        target = {s.net: f"{k.name}.{s.port}" for k in self.kernels for s in k.inputs}
-        plios = {port.name for port in self.plios}
-        between = [net for net in source if net in target and net not in plios]
-        return [Net(net, source[net], target[net], depths.get(net, 0)) for net in between]
-
-    @property
-    def plios(self) -> list[Port]:
-        return [port for unit in self.units.values() for port in (*unit.lhs, *unit.rhs, *unit.out)]
+        source = {s.net: f"{k.name}.{s.port}" for k in self.kernels for s in k.outputs if not s.engines}
+        target = {s.net: f"{k.name}.{s.port}" for k in self.kernels for s in k.inputs if not s.engines}
+        return [Net(net, source[net], target[net], depths.get(net, 0)) for net in source]
 
     @property
     def connections(self) -> list[tuple[str, str, int]]:
         """Return every stream of the design as (source, target, depth); a port of an engine is ai_engine_0.NAME."""
-        into = {port.name for unit in self.units.values() for port in (*unit.lhs, *unit.rhs)}
-        out = {port.name for unit in self.units.values() for port in unit.out}
         found = [(net.source, net.target, net.depth) for net in self.nets]
         for kernel in self.kernels:
-            found += [(f"{kernel.name}.{s.port}", f"ai_engine_0.{s.net}", 0) for s in kernel.outputs if s.net in into]
-            found += [(f"ai_engine_0.{s.net}", f"{kernel.name}.{s.port}", 0) for s in kernel.inputs if s.net in out]
+            found += [(f"{kernel.name}.{s.port}", f"ai_engine_0.{s.net}", 0) for s in kernel.outputs if s.engines]
+            found += [(f"ai_engine_0.{s.net}", f"{kernel.name}.{s.port}", 0) for s in kernel.inputs if s.engines]
         return found

@@ -242,7 +242,7 @@ def test_every_stream_is_connected_once(tmp_path: Path, pico: IntegerViT) -> Non
     declared = set()
     for name in instances:
         source = (tmp_path / "pl" / f"{name}.cpp").read_text()
-        head = re.search(rf'extern "C" void {name}\((.*)\)', source).group(1)
+        head = re.search(rf'extern "C" void {name}\(([^)]*)\) {{', source).group(1)
         declared |= {f"{name}.{port}" for port in re.findall(r"hls::stream<\w+>& (\w+)", head)}
     assert declared == ports
 

@@ -141,7 +141,9 @@ def test_streamed_weights_and_parts_of_rows_are_exact(tmp_path: Path, pico: Inte
 
 def test_a_solved_design_is_exact(tmp_path: Path, pico: IntegerViT, pictures: np.ndarray) -> None:
     mapping = solve(PICO, VCK190, batch=2, limits=Limits(engines=48))
-    codegen.generate(mapping, pico, tmp_path)
+    codegen.generate(mapping, pico, tmp_path, images=pictures)
+    golden = np.frombuffer((tmp_path / "host" / "golden.bin").read_bytes(), np.int32).reshape(4, -1)
+    assert np.array_equal(golden[:, :10], pico(pictures))  # what the host's program compares with
     assert Design(mapping).lanes == 32  # bytes a cycle between PL kernels, all of a row
     assert csim.check(mapping, pico, tmp_path, pictures) == {"hls": 0, "aie": 0, "block": 0}
 

@@ -225,7 +225,9 @@ struct connect {
     connect(port_ref from, port_ref to) {
         constexpr bool cascades = std::is_same_v<Kind, cascade>;
         for (standin::Port* port : {from.port, to.port}) {
-            if (port && port->cascade != cascades) standin::refuse("a cascade is connected to " + port->owner + " as a stream, or a stream as a cascade");
+            if (port && port->cascade != cascades) {
+                standin::refuse("a cascade is connected to " + port->owner + " as a stream, or a stream as a cascade");
+            }
             if (port && port->channel) standin::refuse("a port of " + port->owner + " is connected twice");
         }
         standin::Channel* channel = to.plio ? &to.plio->result : standin::registry().channel();

@@ -46,14 +46,14 @@ def streams() -> Mapping:
     return mapping_of(
         PICO,
         2,
-        patch=Tiling(1, 1, 2),
+        patch=Tiling(1, 1, 2, streamed=True),
         qkv=Tiling(1, 2, 2, streamed=True),
         qk=Tiling(2, 2, 3),
         av=Tiling(2, 3, 2, 2),
         out=Tiling(1, 2, 1),
         up=Tiling(1, 1, 16, streamed=True),
         down=Tiling(1, 3, 2),
-        head=Tiling(1, 2, 1),
+        head=Tiling(1, 2, 1, streamed=True),
     )
 
 
@@ -524,7 +524,7 @@ def test_host_program_is_sound_and_numbers_its_arguments(tmp_path: Path, pico: I
     text = host.read_text()
     norm1 = text[text.index("xrt::run run(norm1);") :][:120]
     assert re.findall(r"set_arg\((\d+), (.*)\);", norm1)[:2] == [("2", "0"), ("3", "BATCH * DEPTH")]
-    assert "xrt::bo feed_up_memory = on_board(device, feed_up, 16, contents(paths[4]));" in text
+    assert "xrt::bo feed_up_memory = on_board(device, feed_up, 16, contents(paths[5]));" in text
 
 
 def test_compared_counts_another_shape_as_all_different() -> None:

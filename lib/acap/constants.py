@@ -86,11 +86,15 @@ def linears(model: IntegerViT, name: str) -> list[tuple[np.ndarray, np.ndarray, 
     return found
 
 
-def weights(model: IntegerViT, unit: Unit) -> np.ndarray:
-    """Return all weights of a unit: int8 (sets, B, C, k n)."""
+def matrices(model: IntegerViT, unit: Unit) -> list[np.ndarray]:
+    """Return a unit's weights (out, in), a matrix for each set."""
     single = {"patch": model.stem, "head": model.head}
-    some = [single[unit.name].weight] if unit.wide else [weight for weight, _, _ in linears(model, unit.name)]
-    return np.stack([engine_weights(weight, unit) for weight in some])
+    return [single[unit.name].weight] if unit.wide else [weight for weight, _, _ in linears(model, unit.name)]
+
+
+def weights(model: IntegerViT, unit: Unit) -> np.ndarray:
+    """Return all weights of a unit as its engines hold them: int8 (sets, B, C, k n)."""
+    return np.stack([engine_weights(weight, unit) for weight in matrices(model, unit)])
 
 
 def feed_words(model: IntegerViT, unit: Unit) -> np.ndarray:

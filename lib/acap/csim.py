@@ -244,7 +244,7 @@ class Simulation:
         """Return right factors (passes x copies, inner, columns), a model's or random ones, and what is to come out."""
         model, batch = self.model, self.design.batch
         if unit.wide:
-            weight = (model.stem if unit.name == "patch" else model.head).weight.T
+            weight = constants.matrices(model, unit)[0].T
             right = np.broadcast_to(weight, (len(left), *weight.shape))
             return right, exact_product(left, right)
         if unit.sets:
@@ -298,10 +298,10 @@ class Simulation:
 
     def _feed(self, kernel: Kernel, rng: np.random.Generator) -> Compared:
         unit = self.design.units[kernel.unit]
-        weights = np.stack([weight.T for weight, _, _ in constants.linears(self.model, unit.name)])
+        weights = np.stack([weight.T for weight in constants.matrices(self.model, unit)])
         expected = np.repeat(weights, self.design.batch, axis=0)
         memory = (self.folder / "host" / f"{unit.name}_weights.bin").read_bytes()
-        found = self.kernel(kernel.name, [memory], self.passes)
+        found = self.kernel(kernel.name, [memory], len(expected))
         return _compare_bytes(found, [right_stream(expected, unit, port) for port in unit.rhs])
 
     def _reader(self, kernel: Kernel, rng: np.random.Generator) -> Compared:

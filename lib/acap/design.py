@@ -22,7 +22,6 @@ WORD = 16  # bytes of a stream's word: 128 bits, the widest that an interface ti
 MOST_LANES = 64  # bytes a cycle between PL kernels: 512 bits; wider ones would have to be routed all over the chip
 OUT_COLUMNS = 4  # of a result's tile
 WIDE = ("patch", "head")  # their results leave as sums of 32 bits: what follows them in PL needs more than eight
-BLOCK_UNITS = ("qkv", "qk", "av", "out", "up", "down")
 
 
 def up(x: int, to: int = TILE) -> int:
@@ -183,10 +182,6 @@ class Unit:
         ]
 
     # Words that pass through one port while one image passes the product once.
-
-    @property
-    def lhs_words(self) -> int:
-        return self.calls * self.part_rows * self.k // WORD
 
     @property
     def rhs_words(self) -> int:

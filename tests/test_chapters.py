@@ -11,7 +11,9 @@ from typing import Any, Iterator
 import pytest
 
 from lib import ROOT, book
+from lib.acap.budget import BATCHES
 from lib.acap.quantise import ABLATIONS, RECIPES
+from lib.acap.steps import STEPS
 from lib.results import compare
 
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
@@ -65,6 +67,30 @@ PROMISED = {
     ),
     *(f"acap.qat.ablation.{ingredient}.accuracy_pct" for ingredient in ABLATIONS),
     "acap.quantisers.integer_mismatches",
+    *(
+        f"acap.{figure}"
+        for model in ("deit_t", "deit_160", "deit_256", "lv_vit_t")
+        for figure in (
+            f"table5.{model}.latency_ms",
+            f"table5.{model}.aie",
+            f"table5.{model}.heldout_vs_estimate_pct",
+            f"table5.{model}.heldout_vs_board_pct",
+            f"table5.{model}.nofit_vs_estimate_pct",
+            f"dse.{model}.seconds",
+        )
+    ),
+    *(f"acap.pareto.{batch}.{figure}" for batch in BATCHES for figure in ("latency_ms", "images_per_s")),
+    *(f"acap.ablation.{step}.latency_ms" for step in STEPS),
+    *(f"acap.ablation.{step}.factor" for step in STEPS[1:]),
+    *(f"acap.codegen.{part}.mismatches" for part in ("hls", "aie", "block")),
+    "acap.table5.mean_abs_error_pct",
+    "acap.ablation.total_factor",
+    "acap.design.vck190.bits",
+    "acap.design.vek280.bits",
+    "acap.softmax.lut_ratio",
+    "acap.gelu_printed.lut_ratio",
+    "acap.gelu.lut_ratio",
+    "acap.codegen.files",
     "vitis.gelu_replacement.ppl_increase_pct",
     "vitis.host_text_equal",
     "host.best_over_torch",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lib.acap import aie, budget, cpu, mapping, monolith, paper, placement, platforms, split, steps, validation
 from lib.acap.boards import INT8, U250, VCK190, VEK280, Widths, board
-from lib.acap.mapping import Layer, Limits, Mapping
+from lib.acap.mapping import Kernel, Layer, Limits, Mapping
 from lib.acap.vit import CONFIGS, ViTConfig, products
 from lib.errors import BookError
 
@@ -72,7 +72,7 @@ PUBLISHED = {  # DeiT-T's public design: unit: rows, inner, columns, copies, blo
 def test_published_design_takes_394_engines_116_streams_in_and_83_out() -> None:
     total = dict.fromkeys(mapping.RESOURCES, 0)
     for name, (shape, tiling) in PUBLISHED.items():
-        found = mapping.cost(Layer(name, *shape), VCK190, *tiling, False, 0.0, INT8)
+        found = mapping.cost(Layer(name, *shape), VCK190, *tiling, False)
         for resource in total:
             total[resource] += int(found[resource])
         if name in ("q", "qk", "av", "out", "up", "down"):  # balanced: each engine multiplies 2304 cycles a call
@@ -81,9 +81,9 @@ def test_published_design_takes_394_engines_116_streams_in_and_83_out() -> None:
 
 
 def test_time_of_a_call_is_load_multiply_store() -> None:
-    found = mapping.cost(Layer("down", 192, 768, 192, 1, 12), VCK190, 1, 24, 4, 1, False, 100.0, INT8)
+    found = mapping.cost(Layer("down", 192, 768, 192, 1, 12), VCK190, 1, 24, 4, 1, False)
     port = 16 * 0.230
-    assert found["time"] == np.ceil(192 * 32 / port + 192 * 32 * 48 / 128 + 2 + 192 * 48 / port + 100)
+    assert found["time"] == np.ceil(192 * 32 / port + 192 * 32 * 48 / 128 + 2 + 192 * 48 / port)
     assert found["held"] == 12 * 32 * 48 + 16 * (32 + 48) + 2048
 
 
@@ -114,9 +114,18 @@ def test_options_are_those_that_nothing_undercuts() -> None:
     for row in table:
         assert ((table <= row).all(axis=1)).sum() == 1  # itself
     for tiling in ((1, 1, 1, 1), (1, 2, 3, 1), (1, 4, 6, 1)):  # whatever was left out is no better than what stayed
-        found = mapping.cost(layer, VCK190, *tiling, False, 0.0, INT8)
+        found = mapping.cost(layer, VCK190, *tiling, False)
         own = np.array([found[name] for name in ("time", *mapping.RESOURCES)])
         assert (table <= own).all(axis=1).any()
+
+
+def test_generated_engines_hold_their_scales() -> None:
+    layer, tiling = Layer("up", 200, 256, 1024, 1, 12), (1, 4, 24, 1)
+    bare, full = (mapping.cost(layer, VCK190, *tiling, False, Kernel(generated=g)) for g in (False, True))
+    assert full["held"] - bare["held"] == 12 * 8 * 48 and full["time"] == bare["time"]
+    head = Layer("head", 8, 256, 1000, 1, 1)
+    eight, wide = (mapping.cost(head, VCK190, 1, 1, 8, 1, False, Kernel(generated=g)) for g in (False, True))
+    assert wide["time"] - eight["time"] == pytest.approx(3 * 8 * 128 / VCK190.port, abs=1)
 
 
 # ---- The search. ----
@@ -275,7 +284,7 @@ def test_cheapest_widths_that_reach_the_accuracy() -> None:
     for name, widths in (("vck190", "A8W8"), ("vek280", "A8W4")):
         chosen = budget.choose("deit_t", board(name), budget_ms=1.0, least=74.0)
         assert str(chosen.widths) == widths and chosen.latency_ms <= 1
-    others = budget.front(CONFIGS["deit_t"], VEK280, chosen.widths)
+    others = budget.front(CONFIGS["deit_t"], VEK280, Kernel(chosen.widths))
     assert chosen.images_per_s == max(d.images_per_s for d in others if d.latency_ms <= 1)
     with pytest.raises(BookError, match=r"done in 0.1 ms; the nearest takes 0.4\d+ ms for 1 image\(s\) in A8W8"):
         budget.choose("deit_t", VCK190, budget_ms=0.1, least=74.0)
@@ -288,7 +297,7 @@ def test_cheapest_widths_that_reach_the_accuracy() -> None:
 
 def test_four_bits_halve_what_weights_take() -> None:
     layer, tiling = Layer("up", 200, 192, 768, 1, 12), (1, 4, 24, 1)
-    eight, four = (mapping.cost(layer, VEK280, *tiling, False, 0.0, widths) for widths in (INT8, Widths(8, 4)))
+    eight, four = (mapping.cost(layer, VEK280, *tiling, False, Kernel(widths)) for widths in (INT8, Widths(8, 4)))
     assert eight["held"] - four["held"] == 12 * 48 * 32 / 2 and four["time"] < eight["time"]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lib.acap import paper, study
 from lib.acap.boards import INT8, Board, Widths
-from lib.acap.mapping import MODELS, Mapping, latency, schedule, solve
+from lib.acap.mapping import MODELS, Kernel, Mapping, latency, schedule, solve
 from lib.acap.vit import CONFIGS, ViTConfig
 from lib.errors import BookError
 
@@ -61,29 +61,37 @@ def cheapest_widths(name: str, board: Board, least: float) -> Widths:
 
 @dataclass(frozen=True)
 class Design:
-    """A mapping, the widths it is for, and the latency of its batch."""
+    """A mapping and the latency of its batch."""
 
     mapping: Mapping
-    widths: Widths
     latency_ms: float
+
+    @property
+    def widths(self) -> Widths:
+        return self.mapping.kernel.widths
 
     @property
     def images_per_s(self) -> float:
         return 1e3 * self.mapping.batch / self.latency_ms
 
 
-def front(config: ViTConfig, board: Board, widths: Widths, seconds: float = 60.0) -> list[Design]:
+def front(config: ViTConfig, board: Board, kernel: Kernel = Kernel(), seconds: float = 60.0) -> list[Design]:
     """Solve every batch: the designs among which latency is traded for images a second, batches 1 to 12."""
-    found = [solve(config, board, batch, widths=widths, seconds=seconds) for batch in BATCHES]
-    return [Design(mapping, widths, latency(schedule(mapping))) for mapping in found]
+    found = [solve(config, board, batch, kernel, seconds=seconds) for batch in BATCHES]
+    return [Design(mapping, latency(schedule(mapping))) for mapping in found]
 
 
-def choose(name: str, board: Board, budget_ms: float, least: float, seconds: float = 60.0) -> Design:
-    """Return the design of most images a second within the budget; BookError names the nearest if none is."""
+def choose(
+    name: str, board: Board, budget_ms: float, least: float, generated: bool = False, seconds: float = 60.0
+) -> Design:
+    """Return the design of most images a second within the budget; BookError names the nearest if none is.
+
+    ``generated`` is ``Kernel``'s: whether the design is to be written by ``lib.acap.codegen``.
+    """
     if not budget_ms > 0:
         raise BookError(f"a latency of {budget_ms:g} ms cannot be met; give a positive one with --latency-ms")
     widths = cheapest_widths(name, board, least)
-    designs = front(model(name)[1], board, widths, seconds)
+    designs = front(model(name)[1], board, Kernel(widths, generated), seconds)
     within = [design for design in designs if design.latency_ms <= budget_ms]
     if not within:
         nearest = min(designs, key=lambda design: design.latency_ms)

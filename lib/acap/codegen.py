@@ -240,7 +240,9 @@ def kernel_values(kernel: Kernel, design: Design, model: IntegerViT) -> tuple[st
     if kernel.template == "embed":
         return constants.embed_constants(model), shape | {"sum_rows": units["patch"].rows}
     if kernel.template == "gelu":
-        return constants.gelu_constants(blocks), shape | {"words": design.tokens * design.row_words(units["up"].columns)}
+        return constants.gelu_constants(blocks), shape | {
+            "words": design.tokens * design.row_words(units["up"].columns)
+        }
     if kernel.template == "logits":
         sizes = {"classes": config.classes, "words": design.row_words(config.classes, 4), "rows": units["head"].rows}
         return constants.logits_constants(model), shape | sizes

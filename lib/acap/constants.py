@@ -30,9 +30,7 @@ def array(name: str, values: np.ndarray, kind: str | None = None, prefix: str = 
     values = np.asarray(values)
     sides = "".join(f"[{side}]" for side in values.shape)
     rows = values.reshape(-1, values.shape[-1]).tolist()
-    lines = [
-        ",\n".join(",".join(map(str, row[i : i + 32])) for i in range(0, len(row), 32)) for row in rows
-    ]
+    lines = [",\n".join(",".join(map(str, row[i : i + 32])) for i in range(0, len(row), 32)) for row in rows]
     body = lines[0] if values.ndim == 1 else ",\n".join(f"{{{line}}}" for line in lines)
     return f"{prefix} {kind or ctype(values)} {name}{sides} = {{\n{body}}};\n"
 

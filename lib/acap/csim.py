@@ -388,7 +388,9 @@ class Simulation:
         unit, head = self.design.units["head"], self.model.head
         most = 2**31 - 1 - np.abs(head.bias).max()
         sums = rng.integers(-most, most, (2, unit.rows, unit.columns)).astype(np.int32)
-        (found,) = self.kernel(kernel.name, [self.to_rows(sums)], 2, written=2 * self._wide(unit.columns, np.int32) // 4)
+        (found,) = self.kernel(
+            kernel.name, [self.to_rows(sums)], 2, written=2 * self._wide(unit.columns, np.int32) // 4
+        )
         return compare(self.from_rows(found, 2, unit.columns, np.int32)[0], self._logit(sums[:, 0]))
 
     def _logit(self, sums: np.ndarray) -> np.ndarray:

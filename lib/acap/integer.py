@@ -24,7 +24,7 @@ from lib.acap.attention import Base2Softmax, base2_codes_twin, weigh_twin
 from lib.acap.gelu import gelu_table, gelu_twin
 from lib.acap.outliers import PowerOfTwo
 from lib.acap.uniform import QuantLinear, Uniform, exact_product
-from lib.acap.vit import PIXEL_SCALE, PIXEL_ZERO, Block, ViT, check_images, cut_patches
+from lib.acap.vit import PIXEL_SCALE, PIXEL_ZERO, Block, ViT, ViTConfig, check_images, cut_patches
 from lib.errors import BookError
 
 MULTIPLIER_BITS = 24  # the narrower input of Versal's DSP58, which multiplies 27 by 24 bits
@@ -323,3 +323,35 @@ class IntegerViT:
         """Return the classes of uint8 images, int64 (N,); BookError if they are not of the size ``model`` takes."""
         check_images(images, model.config)
         return np.concatenate([self(some.numpy()).argmax(axis=1) for some in images.split(batch)])
+
+
+def random_integers(config: ViTConfig, seed: int = 0) -> IntegerViT:
+    """Return a model of random integers of the right shapes, for designs whose speed matters and whose answers do not.
+
+    Half of the multipliers are powers of two, so that sums halfway between two codes do occur.
+    """
+    rng, C = np.random.default_rng(seed), config.dim
+
+    def linear(out: int, inner: int, *rows: int) -> IntegerLinear:
+        return IntegerLinear(rng.integers(-127, 128, (out, inner)), rng.integers(-999, 999, (*rows, out)), np.ones(out))
+
+    def rescale(shift: int, *sides: int) -> Rescale:
+        return Rescale(np.where(rng.random(sides) < 0.5, 2**22, rng.integers(2**21, 2**23, sides)), shift)
+
+    def residual() -> Residual:
+        return Residual(0.1, int(rng.integers(100, 150)), rng.integers(0, 4, C), 255)
+
+    def norm() -> LayerNorm:
+        return LayerNorm(rng.integers(2**20, 2**22, C), rng.integers(-(2**36), 2**36, C), 100, residual())
+
+    def block() -> IntegerBlock:
+        hidden = config.mlp_ratio * C
+        adds = [Add(rescale(32, C), rescale(22, C), residual(), residual()) for _ in range(2)]
+        attention = (linear(3 * C, C), rescale(31, 3 * C), rescale(31), 3, 4, rescale(39), linear(C, C), adds[0])
+        feed_forward = (linear(hidden, C), rescale(31, hidden), rng.integers(0, 256, 256), linear(C, hidden), adds[1])
+        return IntegerBlock(config.heads, norm(), *attention, norm(), *feed_forward)
+
+    blocks = [block() for _ in range(config.depth)]
+    stem, head = linear(C, config.patch**2 * config.channels, config.patches), linear(config.classes, C)
+    first = (stem, rescale(31, C), rng.integers(0, 256, C), residual())
+    return IntegerViT(config.patch, *first, blocks, norm(), head, rescale(23, config.classes))

@@ -6,7 +6,7 @@ time and in resources, ``solve`` chooses one option for each by constraint progr
 images through the chosen design. The paper's formulation as one problem is ``lib.acap.monolith``.
 
 How long one call of an accelerator takes, the paper leaves open. Here an engine loads a window of rows, multiplies it
-and sends the result on, one after the other, and a call costs ``sync`` more. Each weight lies in one engine only, as
+and sends the result on, one after the other. Each weight lies in one engine only, as
 in the published tiling of DeiT-T. Times are in nanoseconds, sizes in bytes.
 """
 
@@ -115,8 +115,21 @@ def _up(x: np.ndarray, to: int) -> np.ndarray:
     return -(-x // to) * to
 
 
-def cost(layer: Layer, board: Board, A, B, C, H, streamed, sync: float, widths: Widths) -> dict[str, np.ndarray]:
+@dataclass(frozen=True)
+class Kernel:
+    """How the engines compute. ``generated``: as ``lib.acap.codegen`` writes them, for the models of this book.
+
+    These have a scale for each column, 8 bytes a column and block beside the weights, where the paper has one for all;
+    attention's second product decodes its codes in memory; and patch and head hand out sums of 32 bits.
+    """
+
+    widths: Widths = INT8
+    generated: bool = False
+
+
+def cost(layer: Layer, board: Board, A, B, C, H, streamed, kernel: Kernel = Kernel()) -> dict[str, np.ndarray]:
     """Return time, resources and engine memory of tilings, all arrays of one shape (or whole numbers)."""
+    widths = kernel.widths
     rows, inner, columns = (_up(-(-x // n), TILE) for x, n in ((layer.rows, A), (layer.inner, B), (layer.columns, C)))
     weights = layer.blocks > 0
     resident = weights & ~streamed
@@ -125,15 +138,17 @@ def cost(layer: Layer, board: Board, A, B, C, H, streamed, sync: float, widths: 
     load = rows * inner * left / board.port
     fetch = np.where(resident, 0, inner * columns * right / board.port)
     multiply = (rows * inner * columns / macs + aie.PAPER.call) / board.engine_ghz
-    store = rows * columns * left / board.port
+    store = rows * columns * (4 if kernel.generated and layer.name in ENDS else left) / board.port
     calls = -(-layer.copies // H)
     held = np.where(resident, layer.blocks, 2) * inner * columns * right + 2 * TILE * (inner + columns) * left + STACK
+    if kernel.generated:
+        held = held + 8 * columns * layer.blocks + (2 * TILE * inner if layer.name == "av" else 0)
     lhs = A * B * -(-C // BROADCAST) * H
     rhs = np.where(resident, 0, B * C * -(-A // BROADCAST) * H)
     activations = layer.copies * layer.rows * (layer.inner + layer.columns) * left
     kept = np.where(weights & streamed, layer.blocks * layer.inner * layer.columns * right, 0)
     return {
-        "time": np.ceil(calls * (np.maximum(load, fetch) + multiply + store + sync)),
+        "time": np.ceil(calls * (np.maximum(load, fetch) + multiply + store)),
         "engines": A * B * C * H,
         "ports in": lhs + rhs,
         "ports out": A * C * H,
@@ -143,13 +158,13 @@ def cost(layer: Layer, board: Board, A, B, C, H, streamed, sync: float, widths: 
     }
 
 
-def options(layer: Layer, board: Board, sync: float = 0.0, widths: Widths = INT8) -> list[Option]:
+def options(layer: Layer, board: Board, kernel: Kernel = Kernel()) -> list[Option]:
     """List the accelerators worth considering for a layer: no other is at least as good in time and every resource."""
     weights = layer.blocks > 0
     splits = [np.arange(1, most + 1) for most in (1 if weights else TILE, 2 * SPLITS // 3, SPLITS, layer.copies)]
     grids = [grid.ravel() for grid in np.meshgrid(*splits, [False, True] if weights else [True], indexing="ij")]
     A, B, C, H, streamed = grids
-    found = cost(layer, board, A, B, C, H, streamed, sync, widths) | {"H": H}
+    found = cost(layer, board, A, B, C, H, streamed, kernel) | {"H": H}
     whole = np.ones(len(A), bool)
     for size, n in ((layer.rows, A), (layer.inner, B), (layer.columns, C)):
         whole &= (n - 1) * _up(-(-size // n), TILE) < size  # no part is empty
@@ -251,7 +266,7 @@ class Mapping:
     config: ViTConfig
     board: Board
     batch: int
-    widths: Widths
+    kernel: Kernel
     layers: list[Layer]
     chosen: dict[str, Option]
     lanes: dict[str, Lanes]
@@ -273,9 +288,8 @@ def solve(
     config: ViTConfig,
     board: Board,
     batch: int = 6,
-    sync: float = 0.0,
+    kernel: Kernel = Kernel(),
     limits: Limits = Limits(),
-    widths: Widths = INT8,
     seconds: float = 60.0,
 ) -> Mapping:
     """Choose an accelerator for every product so that a batch is done soonest; BookError if none fits or time ran out.
@@ -285,7 +299,7 @@ def solve(
     the others' patches, or for their turns in the first block, and leaves the last block by itself.
     """
     started, own = time.monotonic(), layers(config)
-    model, chosen, spent = cp_model.CpModel(), {}, {layer.name: options(layer, board, sync, widths) for layer in own}
+    model, chosen, spent = cp_model.CpModel(), {}, {layer.name: options(layer, board, kernel) for layer in own}
     pl = {engine.name: lane_options(engine, board) for engine in between(config)}
     for name, some in (spent | pl).items():
         chosen[name] = [model.new_bool_var(f"{name} {i}") for i in range(len(some))]
@@ -324,7 +338,7 @@ def solve(
         config,
         board,
         batch,
-        widths,
+        kernel,
         own,
         {name: found[name] for name in spent},
         {name: found[name] for name in pl},

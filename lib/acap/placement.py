@@ -61,3 +61,12 @@ def legal(board: Board, chain: Cascade) -> bool:
         return other == ((x + step, y) if 0 <= x + step < board.columns else (x, y + 1))
 
     return all(follows(one, other) for one, other in zip(chain.places, chain.places[1:]))
+
+
+def by_engine(chains: list[Cascade]) -> dict[str, Place]:
+    """Return the place of every engine by the name that generated sources give it."""
+    return {
+        f"{chain.unit}_a{chain.a}_b{b}_c{chain.c}_h{chain.h}": place
+        for chain in chains
+        for b, place in enumerate(chain.places)
+    }

@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from lib.acap.boards import INT8, Board, Widths
-from lib.acap.mapping import ENDS, Mapping, layers, solve
+from lib.acap.boards import Board
+from lib.acap.mapping import ENDS, Kernel, Mapping, layers, solve
 from lib.acap.vit import ViTConfig
 from lib.errors import BookError
 
@@ -28,13 +28,13 @@ class Split:
     latency_ms: float
 
 
-def split(config: ViTConfig, board: Board, batch: int = 6, widths: Widths = INT8, most: int | None = None) -> Split:
+def split(config: ViTConfig, board: Board, batch: int = 6, kernel: Kernel = Kernel(), most: int | None = None) -> Split:
     """Return the smallest number of boards that holds a model; BookError if even one block a board does not fit."""
     failed: BookError | None = None
     for boards in range(1, (most or config.depth) + 1):
         share = -(-config.depth // boards)
         try:
-            mapping = solve(dataclasses.replace(config, depth=share), board, batch, widths=widths)
+            mapping = solve(dataclasses.replace(config, depth=share), board, batch, kernel)
         except BookError as error:
             failed = error
             continue

@@ -15,7 +15,7 @@ from lib.errors import BookError
 ROWS, DEPTH, COLUMNS = 8, 8, 2  # of one instruction: 128 multiply-accumulates
 TILE_COLUMNS = 4  # of one output tile, 8x4: two instructions for each step of 8 in depth
 MACS = ROWS * DEPTH * COLUMNS
-LOAD_PORTS, LOAD_BYTES = 2, 32  # 256 bits each, every cycle
+LOAD_PORTS = 2  # of 32 bytes each, every cycle
 PRELOAD = 2  # cycles until the first operands are there
 
 

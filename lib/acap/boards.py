@@ -41,7 +41,6 @@ class Board:
     buffers: int  # bytes of block and ultra RAM
     dsps: int
     off_chip: float  # bytes a nanosecond, peak
-    family: str = "versal"
 
     @property
     def port(self) -> float:
@@ -105,7 +104,6 @@ U250 = Board(
     buffers=16 * 2**20,
     dsps=12_288 - 176 * 64,
     off_chip=77.0,
-    family="fpga",
 )
 BOARDS = {board.name: board for board in (VCK190, VEK280, U250)}
 

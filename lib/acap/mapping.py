@@ -45,6 +45,15 @@ class Layer:
     copies: int = 1
     blocks: int = 0
 
+    def macs(self, batch: int) -> int:
+        """Count the multiply-accumulates of a batch through the product once."""
+        return batch * self.copies * self.rows * self.inner * self.columns
+
+    def moved(self, batch: int) -> int:
+        """Count the numbers that a batch reads and writes if all of them lie elsewhere; weights are read once."""
+        right = self.inner * self.columns * (1 if self.blocks else batch * self.copies)
+        return batch * self.copies * self.rows * (self.inner + self.columns) + right
+
 
 def layers(config: ViTConfig) -> list[Layer]:
     """List the products of a model in order; tokens are padded to whole tiles of 8 rows (197 to 200).
@@ -224,6 +233,11 @@ class Between:
     name: str
     numbers: int
     dsps: int
+
+    @property
+    def moved(self) -> int:
+        """The numbers read and written if all of them lie elsewhere: an addition reads two."""
+        return self.numbers * (3 if self.name.startswith("add") else 2)
 
 
 LANES = tuple(2**k for k in range(11))

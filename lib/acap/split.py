@@ -43,11 +43,9 @@ def split(config: ViTConfig, board: Board, batch: int = 6, kernel: Kernel = Kern
 
 
 def _latency(config: ViTConfig, mapping: Mapping, boards: int) -> float:
-    """Blocks take turns as on one board; from board to board a batch's last image crosses a link."""
+    """The other boards' blocks take turns as one board's do; from board to board the last image crosses a link."""
     in_block = [option.time for name, option in mapping.chosen.items() if name not in ENDS]
-    block, path = max(mapping.batch * max(in_block), sum(in_block)), sum(in_block)
-    patch, head = (mapping.chosen[name].time if name in mapping.chosen else 0 for name in ENDS)
-    start = max(mapping.batch * patch, patch + (mapping.batch - 1) * max(in_block))
+    block = max(mapping.batch * max(in_block), sum(in_block))
     rows = next(layer.rows for layer in layers(config) if layer.name == "qkv")
     crossing = LINK_LATENCY + rows * config.dim / LINK
-    return (start + (config.depth - 1) * block + path + head + (boards - 1) * crossing) / 1e6
+    return (mapping.objective + (config.depth - mapping.config.depth) * block + (boards - 1) * crossing) / 1e6

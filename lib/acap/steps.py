@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from lib.acap.boards import INT8, Board, Widths
-from lib.acap.mapping import ENDS, STACK, TILE, Mapping, between, latency, layers, schedule, solve
+from lib.acap.mapping import BROADCAST, ENDS, STACK, TILE, Mapping, between, latency, layers, schedule, solve
 from lib.acap.vit import ViTConfig
 
 EFFICIENCY = 0.6  # of off-chip memory's peak that transfers reach: assumed, and decisive for the first two steps
@@ -20,12 +20,10 @@ STEPS = ("fp32", "int8", "forwarding", "spatial", "pipelining")
 def moved_between(config: ViTConfig) -> int:
     """Count the numbers that a block's other operators read and write, when each goes to memory and back.
 
-    LayerNorms, softmax and GELU read and write once; additions read twice; queries, keys, values and the context are
-    transposed.
+    Beside the PL engines' work, queries, keys, values and the context are transposed.
     """
-    numbers = {engine.name: engine.numbers for engine in between(config)}
-    width = numbers["norm1"]
-    return sum(2 * n for n in numbers.values()) + 2 * width + 2 * 4 * width
+    engines = between(config)
+    return sum(engine.moved for engine in engines) + 2 * 4 * engines[0].numbers
 
 
 def off_chip(config: ViTConfig, board: Board, batch: int, widths: Widths, efficiency: float = EFFICIENCY) -> float:
@@ -34,11 +32,8 @@ def off_chip(config: ViTConfig, board: Board, batch: int, widths: Widths, effici
     size, total = widths.activations / 8, 0.0
     for layer in layers(config):
         times = 1 if layer.name in ENDS else config.depth
-        macs = batch * layer.copies * layer.rows * layer.inner * layer.columns
-        moved = batch * layer.copies * layer.rows * (layer.inner + layer.columns)
-        moved += layer.inner * layer.columns * (1 if layer.blocks else batch * layer.copies)
-        multiply = macs / (board.engines * board.macs_at(widths) * board.engine_ghz)
-        total += times * max(multiply, moved * size / rate)
+        multiply = layer.macs(batch) / (board.engines * board.macs_at(widths) * board.engine_ghz)
+        total += times * max(multiply, layer.moved(batch) * size / rate)
     return (total + config.depth * batch * moved_between(config) * size / rate) / 1e6
 
 
@@ -53,7 +48,7 @@ def one_accelerator(config: ViTConfig, board: Board, batch: int, between_ns: int
     )
     rows = 64
     fits = (A * B * C <= board.engines) & (A * C <= board.ports_out)
-    fits &= A * B * -(-C // 8) + B * C * -(-A // 8) <= board.ports_in
+    fits &= A * B * -(-C // BROADCAST) + B * C * -(-A // BROADCAST) <= board.ports_in
     fits &= 2 * k * n + 2 * TILE * (k + n) + STACK <= board.memory
     A, B, C, k, n = (x[fits] for x in (A, B, C, k, n))
     load, fetch, store = rows * k / board.port, k * n / board.port, rows * n / board.port

@@ -13,6 +13,7 @@ import numpy as np
 
 from lib import ROOT
 from lib.errors import run_command
+from lib.files import atomic_write
 
 FOLDER = ROOT / "hw" / "rtl" / "fp32"
 
@@ -89,7 +90,8 @@ def phi_table() -> Table:
 
 def main() -> None:
     for file, table in (("exp2_table.svh", exp2_table()), ("phi_table.svh", phi_table())):
-        (FOLDER / file).write_text(table.text())
+        with atomic_write(FOLDER / file) as out:
+            out.write(table.text().encode())
 
 
 if __name__ == "__main__":

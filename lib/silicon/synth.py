@@ -38,7 +38,8 @@ LUT_SITES = {  # LUTs that serve as memory or as shift registers
 }
 FF = {"xcup": {"FDRE": 1, "FDSE": 1, "FDCE": 1, "FDPE": 1}, "ecp5": {"TRELLIS_FF": 1}}
 DSP = {"xcup": {"DSP48E2": 1}, "ecp5": {"MULT18X18D": 1}}
-BRAM = {"xcup": {"RAMB18E2": 1, "RAMB36E2": 2, "URAM288": 16}, "ecp5": {"DP16KD": 1}}
+BRAM = {"xcup": {"RAMB18E2": 1, "RAMB36E2": 2}, "ecp5": {"DP16KD": 1}}
+URAM = {"xcup": {"URAM288": 1}, "ecp5": {}}
 CARRY = {"xcup": {"CARRY4": 1}, "ecp5": {"CCU2C": 1}}
 FREE = {
     "xcup": {"MUXF7", "MUXF8", "MUXF9", "BUFG", "GND", "VCC", "$scopeinfo"},
@@ -61,6 +62,7 @@ class Area:
     dsp: int
     bram: int
     carry: int
+    uram: int
 
 
 def synthesise(unit: Unit, parameters: Mapping[str, int | str] = {}, family: str = "xcup") -> Area:
@@ -73,6 +75,36 @@ def synthesise(unit: Unit, parameters: Mapping[str, int | str] = {}, family: str
     script = [_read(unit, parameters), f"{COMMANDS[family]} -top {unit.top}", "tee -o made stat -json"]
     made = _made(unit, script, ".json")
     return _count(json.loads(made.read_text())["design"]["num_cells_by_type"], family)
+
+
+def by_module(unit: Unit, parameters: Mapping[str, int | str] = {}, family: str = "xcup") -> dict[str, Area]:
+    """Return the area of each kind of module in a unit, all its instances together, without what they contain.
+
+    Synthesised module by module, so that boundaries stay, and with them a few per cent that ``synthesise`` saves.
+    Raises BookError as ``synthesise`` does.
+    """
+    command = COMMANDS[family].replace(" -flatten", "") + ("" if family == "xcup" else " -noflatten")
+    script = [_read(unit, parameters), f"{command} -top {unit.top}", "tee -o made stat -json"]
+    modules = json.loads(_made(unit, script, ".json").read_text())["modules"]
+    modules = {name.removeprefix("\\"): module["num_cells_by_type"] for name, module in modules.items()}
+    top = next(name for name in modules if _kind(name) == unit.top)
+    cells: dict[str, dict[str, int]] = {}
+
+    def add(name: str, times: int) -> None:
+        for cell, count in modules[name].items():
+            if cell in modules:
+                add(cell, times * count)
+            else:
+                own = cells.setdefault(_kind(name), {})
+                own[cell] = own.get(cell, 0) + times * count
+
+    add(top, 1)
+    return {kind: _count(own, family) for kind, own in cells.items()}
+
+
+def _kind(name: str) -> str:
+    """Return the module's own name of Yosys' name for it with parameters, as in $paramod$0a1b...\\core\\LANES=..."""
+    return name.split("\\")[1] if name.startswith("$paramod") else name
 
 
 def netlist(unit: Unit, parameters: Mapping[str, int | str] = {}) -> Unit:
@@ -123,7 +155,7 @@ def _version() -> str:
 
 
 def _count(cells: Mapping[str, int], family: str) -> Area:
-    tables = [kind[family] for kind in (LUT, LUT_SITES, FF, DSP, BRAM, CARRY)]
+    tables = [kind[family] for kind in (LUT, LUT_SITES, FF, DSP, BRAM, CARRY, URAM)]
     known = set().union(*tables, FREE[family])
     if strange := sorted(set(cells) - known):
         raise BookError(f"the netlist holds {strange[0]}, which lib.silicon.synth does not count; add it there")

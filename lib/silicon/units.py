@@ -7,6 +7,7 @@ from typing import Sequence
 import numpy as np
 
 from lib import ROOT
+from lib.silicon import golden
 from lib.silicon.verilate import Unit
 
 RTL = ROOT / "hw" / "rtl"
@@ -17,6 +18,12 @@ GELU_TABLE = Unit("gelu_table", (RTL / "gelu_table.sv",), ("code_i",), ("code_o"
 GELU_PRINTED = Unit("gelu_printed", (RTL / "gelu_printed.sv",), ("code_i",), ("code_o",))
 SOFTMAX_FP32 = Unit(
     "softmax_fp32", (FP32 / "multiply.sv", FP32 / "softmax_fp32.sv"), ("x_i", "last_i"), ("y_o", "last_o")
+)
+REQUANTISE = Unit(
+    "requantise",
+    (RTL / "round_shift.sv", RTL / "requantise.sv"),
+    ("acc_i", "bias_i", "multiplier_i", "shift_i"),
+    ("value_o",),
 )
 GELU_FP32 = Unit("gelu_fp32", (FP32 / "multiply.sv", FP32 / "gelu_fp32.sv"), ("x_i",), ("y_o",))
 
@@ -44,11 +51,14 @@ def base2_weights_twin(scores: np.ndarray, fraction: int) -> tuple[np.ndarray, i
 
     2^-d, d octaves below the largest score, as in ``lib.acap.attention.base2_codes_twin``, rounded to 1/256; 0 to 255.
     """
-    below = scores.max() - scores
-    whole, rest = below >> fraction, below & ((1 << fraction) - 1)
-    terms = ((((2 << fraction) - rest) << 9) >> (fraction + 1)) >> np.minimum(whole, 63)  # in 1/512
-    weights = np.minimum((terms + 1) >> 1, 255)
+    weights = golden.base2_weights(scores, fraction=fraction)
     return weights, int(weights.sum())
+
+
+def requantise_twin(items: np.ndarray, bits: int, bias: bool = True) -> np.ndarray:
+    """Return what requantise.sv with OUT_W = bits and BIAS makes of sum, bias, multiplier and shift, int64 (N, 4)."""
+    total, offset, multiplier, shift = items.T
+    return golden.saturate(golden.round_shift((total + bias * offset) * multiplier, shift), bits)
 
 
 def table_text(table: np.ndarray) -> str:

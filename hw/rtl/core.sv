@@ -74,7 +74,8 @@ module core #(
 
   localparam int unsigned WeightRows    = LAYERS * 12 * Chunks * Beats;
   localparam int unsigned HeadRows      = Slices * Beats;
-  localparam int unsigned TimeW         = (BLOCK > Groups) ? $clog2((BLOCK + Groups - 1) / Groups) : 1;
+  localparam int unsigned Times         = (BLOCK + Groups - 1) / Groups;
+  localparam int unsigned TimeW         = (Times > 1) ? $clog2(Times) : 1;
   localparam int unsigned CacheSlices   = (LAYERS * Chunks > 1) ? LAYERS * Chunks : 2;
   localparam int unsigned CacheRows     = CacheSlices << (TimeW + 1);
   localparam int unsigned ParameterRows = ((LAYERS * 7 * Chunks) + Slices) * (Columns / DRAIN);
@@ -161,7 +162,8 @@ module core #(
 
   localparam int unsigned Places = 9 + Levels; // as far as the tree's root
   logic [Places-1:0]      score, tree, open, close, last;
-  logic [9:0]             norm, mix, first;
+  logic [9:0]             norm, mix;
+  logic [8:0]             first;
   logic [9:0][3:0]        phase;
   logic [9:0][ChunkW-1:0] chunk;
   logic                   embed, start, idle;
@@ -170,7 +172,8 @@ module core #(
   logic [PositionW-1:0]   position;
 
   logic [Places-2:0]      score_q, tree_q, open_q, close_q, last_q;
-  logic [8:0]             norm_q, mix_q, first_q;
+  logic [8:0]             norm_q, mix_q;
+  logic [7:0]             first_q;
   logic [8:0][3:0]        phase_q;
   logic [8:0][ChunkW-1:0] chunk_q;
 
@@ -181,7 +184,7 @@ module core #(
   assign last[Places-1:1]  = last_q;
   assign norm[9:1]         = norm_q;
   assign mix[9:1]          = mix_q;
-  assign first[9:1]        = first_q;
+  assign first[8:1]        = first_q;
   assign phase[9:1]        = phase_q;
   assign chunk[9:1]        = chunk_q;
 
@@ -199,10 +202,14 @@ module core #(
     open_q  <= open[Places-2:0];
     close_q <= close[Places-2:0];
     last_q  <= last[Places-2:0];
-    first_q <= first[8:0];
+    first_q <= first[7:0];
     phase_q <= phase[8:0];
     chunk_q <= chunk[8:0];
   end
+
+  // Passes over the context may be longer than those over the width, whose rows need fewer bits.
+  logic unused;
+  assign unused = ^beat;
 
   logic unread, complete, norm_ready, mix_ready, hold_free, drained;
 
@@ -274,7 +281,8 @@ module core #(
   end
 
   // ---- The lanes. ----
-  logic                           operand_load, operand_staged, factor_load, factor_cache, factor_head;
+  logic                           operand_load, operand_staged;
+  logic                           factor_load, factor_cache, factor_head;
   logic                           multiply, accumulate, capture;
   logic [2:0]                     add;
   logic [8*Groups-1:0]            normalised;
@@ -312,7 +320,7 @@ module core #(
 
     bank #(
       .GROUPS(Groups), .WEIGHT_W(WEIGHT_W), .WEIGHT_ROWS(WeightRows), .HEAD_ROWS(HeadRows),
-      .CACHE_ROWS(CacheRows), .STAGE_ROWS(Chunks), .STYLE(ULTRA ? "ultra" : "block")
+      .CACHE_ROWS(CacheRows), .STAGE_ROWS(Chunks), .ULTRA(ULTRA)
     ) u_bank (
       .clk_i,
       .load_weight_i    (load_here & {Groups{load[Weights]}}),
@@ -384,7 +392,7 @@ module core #(
   logic [16*LaneHeads-1:0] reciprocal;
   logic [6*LaneHeads-1:0]  reciprocal_shift;
   logic [5:0]              drain_shift;
-  logic                    logits_valid, to_cache_q, to_logits_q;
+  logic                    logits_valid, to_cache_q;
   logic [16*DRAIN-1:0]     logits_row;
 
   assign drain_shift = (phase[9] == Head) ? head_shift : (phase[9] == Up) ? up_shift : qkv_shift;
@@ -392,7 +400,6 @@ module core #(
   always_ff @(posedge clk_i) begin
     if (capture) begin
       to_cache_q    <= (phase[9] == Key) | (phase[9] == Value);
-      to_logits_q   <= phase[9] == Head;
       cache_value_q <= phase[9] == Value;
       cache_slice_q <= slice_q;
       stage_row_q   <= chunk[9];

@@ -14,7 +14,7 @@ module bank #(
   parameter int unsigned HEAD_ROWS   = 256,
   parameter int unsigned CACHE_ROWS  = 512,
   parameter int unsigned STAGE_ROWS  = 1,
-  parameter              STYLE       = "block",
+  parameter bit          ULTRA       = 1'b0,
   // Derived; not to be set.
   parameter int unsigned WEIGHT_ROW_W = $clog2(WEIGHT_ROWS),
   parameter int unsigned HEAD_ROW_W   = $clog2(HEAD_ROWS),
@@ -72,7 +72,7 @@ module bank #(
     logic [8*WEIGHT_W-1:0] weights, head, chosen;
     logic [63:0]           cached, extended, factor_q;
 
-    memory #(.WIDTH(8 * WEIGHT_W), .DEPTH(WEIGHT_ROWS), .STYLE(STYLE)) u_weights (
+    memory #(.WIDTH(8 * WEIGHT_W), .DEPTH(WEIGHT_ROWS), .ULTRA(ULTRA)) u_weights (
       .clk_i,
       .write_i     (load_weight_i[g]),
       .write_row_i (load_row_i[WEIGHT_ROW_W-1:0]),
@@ -82,7 +82,7 @@ module bank #(
       .read_data_o (weights)
     );
 
-    memory #(.WIDTH(8 * WEIGHT_W), .DEPTH(HEAD_ROWS), .STYLE("block")) u_head (
+    memory #(.WIDTH(8 * WEIGHT_W), .DEPTH(HEAD_ROWS)) u_head (
       .clk_i,
       .write_i     (load_head_i[g]),
       .write_row_i (load_row_i[HEAD_ROW_W-1:0]),
@@ -92,7 +92,7 @@ module bank #(
       .read_data_o (head)
     );
 
-    memory #(.WIDTH(64), .DEPTH(CACHE_ROWS), .STYLE(STYLE)) u_cache (
+    memory #(.WIDTH(64), .DEPTH(CACHE_ROWS), .ULTRA(ULTRA)) u_cache (
       .clk_i,
       .write_i     (write_cache_i[g]),
       .write_row_i (write_cache_row_i),
@@ -116,6 +116,9 @@ module bank #(
     assign operand[9*g +: 9] = operand_mix_i ? {1'b0, weight_i[8*g +: 8]}
                                              : {norm_i[8*g+7], norm_i[8*g +: 8]};
   end
+
+  logic unused;
+  assign unused = ^{load_row_i, load_data_i};
 
   // ---- Operands of the second dataflow: the same for every group. ----
   //

@@ -124,7 +124,7 @@ module drain #(
   end
 
   // ---- The requantisers, and GELU. ----
-  logic [DRAIN-1:0]   done;
+  logic [DRAIN-1:0]   done, accepted; // all alike
   logic [8*DRAIN-1:0] bytes, active;
   logic [1:0]         gelu_q;
 
@@ -151,7 +151,7 @@ module drain #(
       .clk_i,
       .rst_ni,
       .valid_i     (take_q),
-      .ready_o     (),
+      .ready_o     (accepted[d]),
       .acc_i       (columns_q[24*d +: 24]),
       .bias_i      (entry_q[39:16]),
       .multiplier_i(entry_q[15:0]),
@@ -176,6 +176,9 @@ module drain #(
       .read_data_o (active[8*d +: 8])
     );
   end
+
+  logic unused;
+  assign unused = ^{done, accepted, load_row_i};
 
   assign logits_valid_o = done[0] & to_logits_q;
 

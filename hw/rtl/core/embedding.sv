@@ -67,6 +67,9 @@ module embedding #(
     assign value_o[16*g +: 16] = 16'(both_q) << shift_i;
   end
 
+  logic unused;
+  assign unused = ^load_row_i;
+
   always_ff @(posedge clk_i) begin
     if (!rst_ni) {read_q, sum_q, valid_o} <= '0;
     else {read_q, sum_q, valid_o} <= {embed_i, read_q, sum_q};

@@ -3,7 +3,7 @@
 // LANES multipliers do all products, and never wait for what they have just made. Two dataflows
 // alternate, so that the results of one lie where the other wants its operands:
 //
-//   a lane per output  An element of the input is broadcast, each lane adds up an output of its own.
+//   a lane per output  An element of the input is broadcast, each lane adds up one output.
 //                      Query, Key, Value, Up, Head, and Mix, which weighs the cached values.
 //                      The results leave through a few requantisers while the next pass runs, and
 //                      end in front of the lanes, or in their caches.

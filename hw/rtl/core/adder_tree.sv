@@ -5,8 +5,8 @@
 // before, so nothing overflows and no carry chain is longer than it has to be. INPUTS need not be a
 // power of two: the missing terms are zeros, and what adds them folds away.
 //
-// Terms and sums stand 32 bits apart, whatever their width: a simulator then finds each in a word of
-// its own, and wires cost a synthesiser nothing.
+// Terms and sums stand 32 bits apart, whatever their width: a simulator then finds each in a word
+// of its own, and wires cost a synthesiser nothing.
 
 module adder_tree #(
   parameter int unsigned INPUTS = 8,

@@ -2,8 +2,8 @@
 //
 // The lanes hold HEADS heads; each has a softmax unit, which takes the scores of GROUPS positions a
 // clock and gives as many weights. All of them march in step, so that the first one speaks for all.
-// The weights of a row wait in their unit until the pass that mixes the values asks for them: `take_i`
-// is that pass' clock 6.
+// The weights of a row wait in their unit until the pass that mixes the values asks for them:
+// `take_i` is that pass' clock 6.
 //
 // Nothing is divided: the largest weight is 255, and the mixture is multiplied by the reciprocal of
 // the weights' sum, on its way out of the lanes. One table serves all heads, one head a clock.

@@ -5,8 +5,8 @@
 // `hold_o`, where they wait for the requantisers while the next pass accumulates. In the second the
 // operand is loaded once a pass, and the product leaves for the adder tree.
 //
-// Registers before and after the multiplication, and the addition after it: the shape of a DSP slice
-// of any vendor, whose own registers these become. Nothing is reset, since only clocks that carry
+// Registers before and after the multiplication, and the addition after it: the shape of a DSP
+// slice of any vendor, whose own registers these become. Nothing is reset, since only clocks that carry
 // something of use move a register.
 
 module column #(

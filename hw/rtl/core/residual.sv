@@ -1,4 +1,4 @@
-// The residual stream: what is added to it, how large it is, and its way back as a normalised vector.
+// The residual stream: what is added to it, how large it is, its way back as a normalised vector.
 //
 // Sums of the second dataflow arrive GROUPS a clock. All slices but the last leave theirs in the
 // memory of partial sums. What the last one completes is requantised, added to the stream and

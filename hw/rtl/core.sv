@@ -281,7 +281,7 @@ module core #(
   end
 
   // ---- The lanes. ----
-  logic                           operand_load, operand_staged;
+  logic                           read_stage, operand_load, operand_staged;
   logic                           factor_load, factor_cache, factor_head;
   logic                           multiply, accumulate, capture;
   logic [2:0]                     add;
@@ -299,6 +299,7 @@ module core #(
   logic [CacheRowW-1:0]           cache_write_row;
   logic [Groups-1:0]              cache_group;
 
+  assign read_stage     = (score[5] | tree[5]) & first[5];
   assign operand_load   = norm[6] | mix[6] | ((score[6] | tree[6]) & first[6]);
   assign operand_staged = score[6] | tree[6];
   assign factor_load    = norm[6] | mix[6] | score[6] | tree[6];
@@ -338,12 +339,13 @@ module core #(
       .head_row_i       (head_row_q),
       .read_cache_i     (read_cache),
       .cache_row_i      ({slice_q, mix[4], time_q}),
+      .read_stage_i     (read_stage),
+      .stage_row_i      (chunk[5]),
       .operand_load_i   (operand_load),
       .operand_staged_i (operand_staged),
       .operand_mix_i    (mix[6]),
       .norm_i           (normalised),
       .weight_i         (weights[8*Groups*((8*b)/HeadWidth) +: 8*Groups]),
-      .stage_row_i      (chunk[6]),
       .factor_load_i    (factor_load),
       .factor_cache_i   (factor_cache),
       .factor_head_i    (factor_head),

@@ -34,7 +34,7 @@ NORM_STATISTICS = Unit(
 GELU_FP32 = Unit("gelu_fp32", (FP32 / "multiply.sv", FP32 / "gelu_fp32.sv"), ("x_i",), ("y_o",))
 
 # The units that the core instantiates come after its own modules; its ports are more than a stream's.
-CORE_UNITS = ("softmax", "requantise", "leading_one", "norm_statistics")
+CORE_UNITS = ("requantise", "round_shift", "norm_statistics", "leading_one", "softmax")
 CORE = Unit(
     "core",
     (RTL / "core.sv", *sorted((RTL / "core").glob("*.sv")), *(RTL / f"{name}.sv" for name in CORE_UNITS)),

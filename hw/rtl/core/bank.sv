@@ -44,13 +44,16 @@ module bank #(
   input  logic                    read_cache_i,
   input  logic [CACHE_ROW_W-1:0]  cache_row_i,
 
+  // Clock 5: the operands of a pass of the second dataflow leave the stage.
+  input  logic                    read_stage_i,
+  input  logic [STAGE_ROW_W-1:0]  stage_row_i,
+
   // Clock 6: the operand, and which memory the factor comes from.
   input  logic                    operand_load_i,
   input  logic                    operand_staged_i,
   input  logic                    operand_mix_i,
   input  logic [8*GROUPS-1:0]     norm_i,   // bytes with a sign
   input  logic [8*GROUPS-1:0]     weight_i, // bytes without
-  input  logic [STAGE_ROW_W-1:0]  stage_row_i,
   input  logic                    factor_load_i,
   input  logic                    factor_cache_i,
   input  logic                    factor_head_i,
@@ -122,14 +125,14 @@ module bank #(
 
   // ---- Operands of the second dataflow: the same for every group. ----
   //
-  // So few rows that they are LUT RAM, read without a clock, on the way to the operand's register.
+  // So few rows that they are LUT RAM.
   logic [63:0] stage [STAGE_ROWS];
-  logic [63:0] staged;
+  logic [63:0] staged_q;
 
   always_ff @(posedge clk_i) begin
     if (write_stage_i) stage[write_stage_row_i] <= write_data_i;
+    if (read_stage_i) staged_q <= stage[stage_row_i];
   end
-  assign staged = stage[stage_row_i];
 
   // ---- The columns and the first three levels of the tree. ----
   logic [8*32*GROUPS-1:0] products; // group after group
@@ -148,7 +151,7 @@ module bank #(
       .operand_load_i,
       .operand_staged_i,
       .operand_i (operand),
-      .staged_i  (staged[8*i +: 8]),
+      .staged_i  (staged_q[8*i +: 8]),
       .multiply_i,
       .factor_i  (factors),
       .accumulate_i,

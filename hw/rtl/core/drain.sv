@@ -62,7 +62,8 @@ module drain #(
   localparam int unsigned GeluRowW  = $clog2(GeluRows);
 
   // ---- The pass and the slot of DRAIN columns that leaves. ----
-  logic             mix_q, to_gelu_q, to_logits_q, busy_q, last_slot, take_q, last_q, last_taken_q;
+  logic             mix_q, to_gelu_q, to_logits_q, busy_q, last_slot;
+  logic             take_q, last_q, last_taken_q, last_known_q;
   logic [5:0]       shift_q;
   logic [SlotW-1:0] slot_q;
   logic [HeadW-1:0] head;
@@ -82,13 +83,14 @@ module drain #(
   end
 
   always_ff @(posedge clk_i) begin
-    if (!rst_ni) {busy_q, take_q, last_q, last_taken_q} <= '0;
+    if (!rst_ni) {busy_q, take_q, last_q, last_taken_q, last_known_q} <= '0;
     else begin
       if (start_i) busy_q <= 1'b1;
       else if (last_slot) busy_q <= 1'b0;
       take_q       <= busy_q;
       last_q       <= busy_q & last_slot;
       last_taken_q <= last_q;
+      last_known_q <= last_taken_q;
     end
   end
 
@@ -98,9 +100,10 @@ module drain #(
     assign head = '0;
   end
 
-  // The sequencer may count on results as soon as nothing that it issues now can be earlier.
+  // The sequencer may count on results once nothing that it issues can come before them any more:
+  // long before they have arrived.
   assign hold_free_o = busy_q & last_slot;
-  assign drained_o   = last_taken_q;
+  assign drained_o   = to_gelu_q ? last_known_q : last_taken_q;
 
   logic [24*DRAIN-1:0] columns_q;
   always_ff @(posedge clk_i) begin

@@ -183,7 +183,9 @@ module sequencer #(
     endcase
     unique case (phase_q)
       Embed:      go = 1'b1;
-      Query, Key, Value, Up, Head: go = norm_valid_q & ~(last_beat & hold_busy_q);
+      Query, Key, Value, Up, Head: begin
+        go = (norm_valid_q | norm_ready_i) & ~(last_beat & hold_busy_q);
+      end
       Mix:        go = ((beat_q != '0) | mix_ready_i) & ~(last_beat & hold_busy_q);
       Score, Out, Down: go = 1'b1;
       default:    go = 1'b0;

@@ -13,6 +13,9 @@
 #include "Vunit___024root.h"
 #endif
 #include "verilated.h"
+#if VM_COVERAGE
+#include "verilated_cov.h"
+#endif
 
 namespace {
 
@@ -75,6 +78,10 @@ extern "C" {
 void *core_new(uint64_t seed) { return new Core(seed); }
 
 void core_free(void *core) { delete static_cast<Core *>(core); }
+
+#if VM_COVERAGE
+void core_cover(void *core, const char *file) { static_cast<Core *>(core)->context.coveragep()->write(file); }
+#endif
 
 void core_reset(void *core) { static_cast<Core *>(core)->reset(); }
 

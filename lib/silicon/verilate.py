@@ -107,15 +107,18 @@ def library(
     harness: Path,
     macros: Callable[[str], Sequence[str]],
     settings: str = "",
+    optimise: str = "-O2",
     cover: bool = False,
 ) -> Path:
     """Return a unit's library together with the C++ of a harness, built unless the cache has it.
 
     ``macros`` gives the harness's from the header of the class that Verilator made, Vunit. ``settings``: text of a
-    configuration file for Verilator (.vlt). ``cover``: count lines and toggles. Raises BookError as ``build`` does.
+    configuration file for Verilator (.vlt). optimise: how much g++ is to do; cover: count lines and toggles. Raises
+    BookError as ``build`` does.
     """
     root, options = verilator_root(), [*_settings(parameters, unit.sources), *(COVER if cover else ())]
-    texts = [unit.top, version("verilator"), *VERILATE, *COMPILE, *options, *unit.inputs, "", *unit.outputs, settings]
+    texts = [unit.top, version("verilator"), *VERILATE, *COMPILE, *options, *unit.inputs, "", *unit.outputs]
+    texts += [settings, optimise]
     path = CACHE / f"{unit.top}-{digest([*included(unit.sources), harness], texts)}.so"
     if path.exists():
         return path
@@ -132,7 +135,7 @@ def library(
         made = Path(scratch) / path.name
         includes = ["-I" + scratch, *_includes(root)]
         counted = f"-DVM_COVERAGE={int(cover)}"
-        _compile([*includes, counted, *macros(header), "-shared", "-o", made, whole, *runtime], unit.top)
+        _compile([optimise, counted, *includes, *macros(header), "-shared", "-o", made, whole, *runtime], unit.top)
         os.replace(made, path)
     return path
 

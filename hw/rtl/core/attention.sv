@@ -68,7 +68,8 @@ module attention #(
     end
 
     softmax #(
-      .LENGTH(BLOCK), .SCORE_W(16), .FRACTION(Fraction), .WEIGHTS(1'b1), .COLUMNS(GROUPS)
+      .LENGTH(BLOCK), .SCORE_W(16), .FRACTION(Fraction), .WEIGHTS(1'b1), .COLUMNS(GROUPS),
+      .PIPELINED(1'b1)
     ) u_softmax (
       .clk_i,
       .rst_ni,

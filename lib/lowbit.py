@@ -40,6 +40,7 @@ from lib.deploy import DeployedGPT, deploy, linears
 from lib.errors import BookError
 from lib.files import read_json
 from lib.gpt import GPT, GPTConfig
+from lib.gptq import gptq_round
 from lib.ptq import check_windows
 
 # Brevitas passes an argument of torch's by position, and says of every product whose input has a zero point that
@@ -154,27 +155,6 @@ def _gram(layer: qnn.QuantLinear, run: Callable[[Tensor], Tensor], streams: list
 def _round_layer(layer: qnn.QuantLinear, gram: Tensor, bits: int) -> None:
     scale = layer.quant_weight().scale.double()
     layer.weight.copy_(gptq_round(layer.weight.double(), gram, scale, bits))
-
-
-def gptq_round(weight: Tensor, gram: Tensor, scale: Tensor, bits: int, damping: float = 0.01) -> Tensor:
-    """Round a weight so that its *outputs* change least, not its elements (Frantar et al. 2023, Algorithm 1).
-
-    weight: (out, in); gram: X^T X (in, in) of the layer's inputs; scale: (out, 1). Column after column is
-    rounded, those with the largest inputs first, and its error is passed on to the columns still to come,
-    in the proportions of the Cholesky factor of the inverse Gram matrix. Returns multiples of ``scale``.
-    """
-    order = gram.diagonal().argsort(descending=True)
-    gram = gram[order][:, order] + damping * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-    factor = torch.linalg.cholesky(torch.linalg.inv(gram), upper=True)
-    limit, left = 2 ** (bits - 1) - 1, weight[:, order]
-    rounded = torch.empty_like(weight)
-    for j, column in enumerate(order):
-        step = left[:, j] / scale[:, 0]
-        level = torch.where(step < 0, -1.0, 1.0) if bits == 1 else step.round().clamp(-limit, limit)
-        rounded[:, column] = level * scale[:, 0]
-        error = (left[:, j] - rounded[:, column]) / factor[j, j]
-        left[:, j + 1 :] -= torch.outer(error, factor[j, j + 1 :])
-    return rounded
 
 
 def codes(layer: qnn.QuantLinear) -> Tensor:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 
@@ -59,6 +60,11 @@ class Product:
     bias: np.ndarray
     multiplier: np.ndarray
     shift: int
+
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """The weight as float32 (I, O): bytes, and sums of their products below 2^24, are exact there, in any order."""
+        return np.ascontiguousarray(self.weight.T.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -157,8 +163,7 @@ def requantise(sums: np.ndarray, product: Product) -> np.ndarray:
 
 def apply(product: Product, x: np.ndarray, bits: int) -> np.ndarray:
     """Multiply x, int64 (..., I), by the matrix, requantise and saturate: int64 (..., O)."""
-    # Bytes, and sums below 2^24, are exact in float32, whatever the order: a fast product costs no bit.
-    sums = x.astype(np.float32) @ product.weight.astype(np.float32).T  # (..., O)
+    sums = x.astype(np.float32) @ product.columns  # (..., O)
     return saturate(requantise(sums.astype(np.int64), product), bits)
 
 

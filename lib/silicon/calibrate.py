@@ -1,0 +1,352 @@
+"""From a trained checkpoint to an integer model: where to put the steps of every vector.
+
+First the float model is rewritten, exactly: LayerNorm's gain and bias move into the Linear behind it, the residual
+stream and the heads' values turn into a random basis (``lib.deploy.rotate``), and whatever writes to the stream loses
+its mean, so that LayerNorm is a division by the root mean square. In the new basis no channel stands out, and
+``golden.NORM_LEVELS`` steps a standard deviation serve every layer. Then the float model reads training text, each
+vector gets the range of least squared error, weights are rounded, and every factor between two scales becomes a
+multiplication and a shift.
+
+    python -m lib.silicon.calibrate data/checkpoints/pocket.safetensors --out out/pocket.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import platform
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn as nn
+from torch import Tensor
+from tqdm import tqdm
+
+from lib.affine import SMALLEST_SCALE, Grid, asymmetric, symmetric
+from lib.checkpoint import load_model
+from lib.corpus import SOURCES, Corpus, load_stories
+from lib.deploy import DeployedGPT, deploy, linears, rotate
+from lib.errors import BookError, run_command
+from lib.evaluate import compare, score_corpus, torch_logits
+from lib.files import sha256
+from lib.gptq import gptq_round
+from lib.gpt import GPT, Block
+from lib.ptq import calibration_windows, check_windows
+from lib.silicon import golden
+from lib.silicon.golden import IntegerModel, Layer, Product, Shape
+from lib.silicon.model_file import Calibrated, LayerScales, save
+
+HEADROOM = 2  # times the largest residual, or logit, of the calibration text still fits 16 bits
+WINDOWS = 64
+BATCH = 16
+BINS = 4096
+
+NORM_SCALE = 1 / golden.NORM_LEVELS  # a step of the normalised vector, everywhere
+
+
+# ---- The same model, made ready. ----
+
+
+@torch.no_grad()
+def fold(model: GPT) -> DeployedGPT:
+    """Return a model of the same logits whose LayerNorms have no gain and nothing to centre, in a basis without outliers.
+
+    The mean over the width is taken off whatever writes to the residual stream, instead of off the stream.
+    """
+    folded = rotate(deploy(model))
+    for block in folded.blocks:
+        for writer in (block.attention.out, block.feed_forward.down):
+            writer.weight -= writer.weight.mean(dim=0)
+            writer.bias -= writer.bias.mean()
+        for reader in (block.attention.qkv, block.feed_forward.up):
+            reader.weight -= reader.weight.mean(dim=1, keepdim=True)
+    for table in (folded.token, folded.position, folded.unembed):
+        table.weight -= table.weight.mean(dim=1, keepdim=True)
+    return folded
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What the float model showed on the calibration text.
+
+    layers: the scales of its bytes; residual, logits: largest magnitudes; grams: X^T X of each product's inputs X.
+    """
+
+    layers: tuple[LayerScales, ...]
+    residual: float
+    logits: float
+    grams: dict[str, Tensor]
+
+
+# ---- Ranges of least squared error. ----
+
+
+def best_symmetric(values: Tensor) -> Grid:
+    """Return the grid of 256 steps around 0 that rounds and clips the values with the least squared error."""
+    counts, centres = _histogram(values)
+    magnitude = np.abs(centres).max()
+    grids = [symmetric(magnitude * share, narrow=False) for share in np.linspace(1, 0.2, 81)]
+    return min(grids, key=lambda grid: counts @ (grid.round(centres) - centres) ** 2)
+
+
+def best_asymmetric(values: Tensor, through: Callable[[Tensor], Tensor] = lambda x: x) -> Grid:
+    """Return the grid of the bytes -128 to 127 that does the least squared error to ``through(values)``.
+
+    Each end is searched in turn, the other held. ``through`` is what comes next: what it levels out is not worth steps.
+    """
+    counts, centres = _histogram(values)
+    exact = through(torch.from_numpy(centres)).numpy()
+
+    def error(ends: tuple[float, float]) -> float:
+        return counts @ (through(torch.from_numpy(asymmetric(*ends).round(centres))).numpy() - exact) ** 2
+
+    low, high = ends = (min(0.0, float(centres[0])), max(0.0, float(centres[-1])))
+    for _ in range(2):
+        ends = min(((ends[0], high * share) for share in np.linspace(1, 0.02, 99)), key=error)
+        ends = min(((low * share, ends[1]) for share in np.linspace(1, 0.02, 99)), key=error)
+    grid = asymmetric(*ends)
+    return Grid(grid.scale, grid.zero - 128, -128, 127)
+
+
+def _histogram(values: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many values lie in each of BINS equal bins, and the bins' centres, both float32 (BINS,)."""
+    low, high = (float(end) for end in values.aminmax())
+    high = max(high, low + float(SMALLEST_SCALE))
+    edges = np.linspace(low, high, BINS + 1)
+    counts = torch.histc(values, BINS, low, high).numpy()
+    return counts, ((edges[:-1] + edges[1:]) / 2).astype(np.float32)
+
+
+def best_halved(mix: Tensor, v: Grid) -> Grid:
+    """Return v's grid with its steps halved 0 to 3 times, for attention's mix, which averages v and so is smaller."""
+    counts, centres = _histogram(mix)
+    grids = [dataclasses.replace(v, scale=v.scale / 2**shift) for shift in range(4)]
+    return min(grids, key=lambda grid: counts @ (grid.round(centres) - centres) ** 2)
+
+
+# ---- Watching the float model. ----
+
+
+@contextmanager
+def recorded(module: nn.Module) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
+    """Collect what goes into and comes out of each Linear of ``module`` while the block lasts, call after call."""
+    seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in linears(module)}
+
+    def hook(name: str) -> Callable:
+        return lambda _module, inputs, output: seen[name].append((inputs[0], output))
+
+    handles = [layer.register_forward_hook(hook(name)) for name, layer in linears(module).items()]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.inference_mode()
+def observe(folded: DeployedGPT, tokens: np.ndarray, progress: bool = False) -> Statistics:
+    """Let the folded model read tokens, int64 (N, T), block after block, and choose each block's scales."""
+    positions = torch.arange(tokens.shape[1])
+    streams = [folded.token(some) + folded.position(positions) for some in torch.from_numpy(tokens).split(BATCH)]
+    layers, grams, peak = [], {}, _largest(streams)
+    for i, block in enumerate(tqdm(folded.blocks, desc="calibrating", leave=False, disable=not progress)):
+        with recorded(block) as seen:
+            streams = [block(x) for x in streams]
+        peak = max(peak, _largest(streams))
+        both = {name.split(".")[-1]: [torch.cat(part) for part in zip(*calls)] for name, calls in seen.items()}
+        grams |= {f"layers.{i}.{name}": _gram(inputs) for name, (inputs, _) in both.items()}
+        layers.append(_scales(block, both))
+    gram = sum(_gram(folded.norm(x)) for x in streams)
+    logits = _largest([folded.head(x) for x in streams])
+    return Statistics(tuple(layers), peak, logits, grams | {"head": gram})
+
+
+def _scales(block: Block, seen: dict[str, list[Tensor]]) -> LayerScales:
+    q, k, v = (best_symmetric(part) for part in seen["qkv"][1].chunk(3, dim=-1))
+    up = best_asymmetric(seen["up"][1], block.feed_forward.activation)
+    gelu = best_asymmetric(seen["down"][0])
+    symmetric_ones = (float(grid.scale) for grid in (q, k, v, best_halved(seen["out"][0], v)))
+    return LayerScales(*symmetric_ones, float(up.scale), int(up.zero), float(gelu.scale), int(gelu.zero))
+
+
+def _largest(tensors: Sequence[Tensor]) -> float:
+    return max(float(x.abs().max()) for x in tensors)
+
+
+def _gram(x: Tensor) -> Tensor:
+    rows = x.flatten(0, -2)
+    return (rows.T @ rows).double()
+
+
+# ---- Rounding. ----
+
+
+def round_weight(weight: Tensor, least: np.ndarray, bits: int, gram: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Round weight (O, I), float64: codes int8 (O, I), and a step for each row, float64 (O,), at least ``least`` (O,).
+
+    The step has the least squared error. Below eight bits it is GPTQ that rounds, against the inputs' ``gram``.
+    """
+    limit = 2 ** (bits - 1) - 1
+    widest = np.maximum(weight.abs().amax(dim=1).numpy() / limit, least)
+    steps = np.maximum(widest * np.linspace(1, 0.5, 51)[:, None], least)  # (candidates, O)
+    errors = [((torch.from_numpy(step)[:, None] * _codes(weight, step, limit) - weight) ** 2).sum(1) for step in steps]
+    scale = steps[torch.stack(errors).argmin(dim=0).numpy(), np.arange(len(weight))]
+    if bits < 8:
+        weight = gptq_round(weight, gram, torch.from_numpy(scale)[:, None], bits)
+    return _codes(weight, scale, limit).to(torch.int8).numpy(), scale
+
+
+def _codes(weight: Tensor, scale: np.ndarray, limit: int) -> Tensor:
+    return (weight / torch.from_numpy(scale)[:, None]).round().clamp(-limit, limit)
+
+
+@dataclass(frozen=True)
+class Rounder:
+    """Makes integer products of Linears, and remembers the steps of their weights."""
+
+    bits: int
+    grams: dict[str, Tensor]
+    weight_scales: dict[str, np.ndarray]
+
+    def product(
+        self, name: str, linear: nn.Linear, scale_in: float, scale_out: float | np.ndarray, zero_in=0, zero_out=0
+    ) -> Product:
+        """Round a Linear whose input and output have these scales and zero points; scale_out is one, or (O,)."""
+        bias = linear.bias.detach().double().numpy() + zero_out * scale_out
+        # A row of tiny weights gets steps so wide that its bias takes at most 22 of the sum's 24 bits.
+        least = np.maximum(np.abs(bias) / (scale_in * 2**21), float(SMALLEST_SCALE))
+        weight, scale = round_weight(linear.weight.detach().double(), least, self.bits, self.grams[name])
+        self.weight_scales[name] = scale
+        multiplier, shift = golden.dyadic(scale * scale_in / scale_out)
+        sums = np.rint(bias / (scale * scale_in)) - zero_in * weight.sum(axis=1, dtype=np.int64)
+        return Product(weight, sums.astype(np.int32), multiplier, shift)
+
+    def layer(self, name: str, block: Block, scales: LayerScales, residual: float) -> Layer:
+        """Round one block."""
+        attention, feed_forward = block.attention, block.feed_forward
+        width = attention.out.in_features
+        (score,), score_shift = golden.dyadic(
+            np.array([scales.q * scales.k * math.log2(math.e) / attention.head_width**0.5 * 2**golden.FRACTION])
+        )
+        return Layer(
+            self.product(
+                f"{name}.qkv", attention.qkv, NORM_SCALE, np.repeat([scales.q, scales.k, scales.v], width)
+            ),
+            self.product(f"{name}.out", attention.out, scales.mix, residual),
+            self.product(f"{name}.up", feed_forward.up, NORM_SCALE, scales.up, zero_out=scales.up_zero),
+            self.product(f"{name}.down", feed_forward.down, scales.gelu, residual, zero_in=scales.gelu_zero),
+            activation_table(feed_forward.activation, scales),
+            int(score),
+            score_shift,
+            round(math.log2(scales.v / scales.mix)),
+        )
+
+
+def activation_table(activation: Callable[[Tensor], Tensor], scales: LayerScales) -> np.ndarray:
+    """Tabulate an activation from byte to byte: int8 (256,), of code -128 first."""
+    x = scales.up * (torch.arange(-128, 128, dtype=torch.float64) - scales.up_zero)
+    return (activation(x) / scales.gelu).round().add(scales.gelu_zero).clamp(-128, 127).to(torch.int8).numpy()
+
+
+def calibrate(model: GPT, tokens: np.ndarray, weight_bits: int = 8, progress: bool = False) -> Calibrated:
+    """Make an integer model of ``model``, calibrated on tokens, int64 (N, block), of training text.
+
+    Raises BookError for tokens that do not fit the model, and, from ``golden.check``, for a model that could overflow.
+    """
+    check_windows(tokens, model)
+    if not 4 <= weight_bits <= 8:
+        raise BookError(f"weights of {weight_bits} bits are not supported; choose 4 to 8")
+    c = model.config
+    if c.block > golden.POSITIONS:
+        raise BookError(f"the block is {c.block}, and {golden.POSITIONS} positions are the most; train a shorter one")
+    folded = fold(model)
+    found = observe(folded, tokens, progress)
+    tables = [table.weight.detach().double().numpy() for table in (folded.token, folded.position)]
+    wanted = HEADROOM * found.residual / (2**15 - 1)  # the finest step of the residual that gives the headroom
+    embed_scale = max(max(np.abs(table).max() for table in tables) / 127, wanted)
+    embed_shift = min(math.floor(math.log2(embed_scale / wanted)), 7)  # 2 * 127 << 7 still fits 16 bits
+    residual_scale, logits_scale = embed_scale / 2**embed_shift, HEADROOM * found.logits / (2**15 - 1)
+    rounder = Rounder(weight_bits, found.grams, {})
+    rsqrt, rsqrt_shift = golden.rsqrt_table(c.n_embd)
+    integer = IntegerModel(
+        Shape(c.n_layer, c.n_embd, c.n_head, c.block, c.vocab, weight_bits),
+        *(np.rint(table / embed_scale).astype(np.int8) for table in tables),
+        embed_shift,
+        tuple(
+            rounder.layer(f"layers.{i}", block, scales, residual_scale)
+            for i, (block, scales) in enumerate(zip(folded.blocks, found.layers))
+        ),
+        rounder.product("head", folded.unembed, NORM_SCALE, logits_scale),
+        max(1, round(folded.norm.eps * c.n_embd / residual_scale**2)),
+        rsqrt,
+        rsqrt_shift,
+    )
+    golden.check(integer)
+    return Calibrated(integer, residual_scale, logits_scale, found.layers, rounder.weight_scales)
+
+
+# ---- The command. ----
+
+
+def scores(model: GPT, calibrated: Calibrated, corpus: Corpus, characters: int) -> dict[str, Any]:
+    """Score an integer model beside the FP32 one on validation text, for its card."""
+    block = model.config.block
+    routes = (torch_logits(model), calibrated.logits)
+    fp32, integer = (score_corpus(route, corpus, characters, block, block // 2, batch=8) for route in routes)
+    compared = compare(fp32, integer)
+    return {
+        "corpus": corpus.name,
+        "characters": len(integer.nll),
+        "bpc": round(integer.bpc, 5),
+        "fp32_bpc": round(fp32.bpc, 5),
+        "ppl_increase_pct": round(compared.ppl_increase_pct, 3),
+        "interval": [round(end, 3) for end in compared.ppl_interval],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m lib.silicon.calibrate", description="Make an integer model.")
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write, with a .json card")
+    parser.add_argument("--weight-bits", type=int, default=8, help="bits of a weight, 4 to 8; GPTQ rounds below 8")
+    parser.add_argument("--windows", type=int, default=WINDOWS, help="blocks of training text to calibrate on")
+    parser.add_argument("--characters", type=int, default=25_600, help="validation characters to score at the end")
+    parser.add_argument("--source", choices=SOURCES, default="auto", help="where the text comes from")
+    given = parser.parse_args()
+    if given.out.suffix != ".safetensors":
+        raise BookError(f"--out is {given.out}; name a file that ends in .safetensors")
+    model, corpus = load_model(given.checkpoint), load_stories(given.source)
+    tokens = calibration_windows(corpus, given.windows, model.config.block)
+    calibrated = calibrate(model, tokens, given.weight_bits, progress=True)
+    found = scores(model, calibrated, corpus, given.characters)
+    card = {
+        "checkpoint": {"name": given.checkpoint.stem, "sha256": sha256(given.checkpoint)},
+        "model": dataclasses.asdict(calibrated.model.shape),
+        "calibration": {
+            "corpus": corpus.name,
+            "source": corpus.source,
+            "train_sha256": corpus.meta["splits"]["train"]["sha256"],
+            "windows": len(tokens),
+            "characters": tokens.size,
+        },
+        "residual_scale": calibrated.residual_scale,
+        "logits_scale": calibrated.logits_scale,
+        "scores": found,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    save(given.out, calibrated, card)
+    print(
+        f"{given.out}: {given.out.stat().st_size:,} bytes, perplexity {found['ppl_increase_pct']:+.2f} % "
+        f"on {found['characters']:,} characters of {corpus.name}"
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Iterable
 
 import numpy as np
 
@@ -14,11 +13,12 @@ from lib.silicon.board import CLOCKS, SimulatedBoard
 from lib.silicon.frames import Kind
 from lib.silicon.golden import Golden, IntegerModel
 from lib.silicon.host import Board, Link, Reply
+from lib.silicon.image import Layout
 
 
 @dataclass(frozen=True)
 class Faults:
-    """Probabilities: of each byte to be damaged, dropped, doubled; at each request of a reset, and of a loss of power."""
+    """Probabilities: of a byte to be damaged, dropped, doubled; at a request, of a reset, and of a loss of power."""
 
     damage: float = 0.002
     drop: float = 0.001
@@ -112,7 +112,6 @@ class CountedLink(Link):
 
 def stress(
     model: IntegerModel,
-    image: Iterable[tuple[int, int]],
     lanes: int = 16,
     frames: int = 1000,
     chances: Faults = Faults(),
@@ -124,14 +123,14 @@ def stress(
     patience: seconds, of the board's, as in ``Link``: longer than the silence that ends a frame, and than a token.
     """
     counts, rng, golden = Counts(), random.Random(seed), Golden(model)
-    simulated = SimulatedBoard(model.shape, lanes, seed=seed)
+    simulated = SimulatedBoard(Layout(model.shape, lanes), seed=seed)
     link = CountedLink(BadLine(simulated, chances, seed), counts, patience)
     board: Board | None = None
     while counts.frames < frames:
         golden.reset()
         try:
             if board is None:
-                board = Board(link, model, image)
+                board = Board(link, model)
             board.reset()
             for _ in range(rng.randrange(1, 4 * model.shape.block)):
                 token = rng.randrange(model.shape.vocab)

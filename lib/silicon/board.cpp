@@ -1,6 +1,5 @@
 // Runs the verilated board (class Vunit, of hw/boards/ulx3s/board.sv) with a serial line at its pins, for
 // lib/silicon/board.py. Bytes to send wait in a queue and become levels of rx_i; levels of tx_o become bytes again.
-// The other end's clock may be off: a bit lasts `period` clocks of the board, not always a whole number.
 
 #include <cstddef>
 #include <cstdint>
@@ -12,27 +11,25 @@
 
 namespace {
 
-constexpr double BITS = 10;     // of a byte on the line: start, data, stop
+constexpr int BITS = 10;       // of a byte on the line: start, data, stop
 constexpr uint64_t RESET = 4;  // clocks
 
 struct Board {
     VerilatedContext context;
     std::unique_ptr<Vunit> unit;
+    const int bit;              // clocks
     std::deque<uint8_t> queue;
-    double period;
-    double sent = BITS;       // bits of the byte being sent that are over
-    uint32_t sending = 1;     // its bits, the start bit lowest; ones when nothing is sent
-    double heard = BITS;      // bits of the byte being received that are over
-    int bits_heard = 0;       // how many of them have been sampled
-    uint32_t hearing = 0;     // their levels
+    uint32_t sending = 0;       // bits of the byte on its way to the board, the one on the line lowest
+    int left = 0;               // clocks that this byte still takes
+    uint32_t hearing = 0;       // bits of the byte on its way from the board, the newest highest
+    int heard = 0;              // clocks since its start bit began; 0: the line is idle
+    uint64_t quiet = 0;         // clocks since a byte was on the line, in either direction
     uint64_t reset_in = RESET;  // clocks to the end of a reset
-    uint64_t quiet = 0;       // clocks since a byte was last sent or received
 
-    Board(double period, uint64_t seed) : period(period) {
-        context.randReset(2);
+    Board(int bit, uint64_t seed) : bit(bit) {
+        context.randReset(2);  // registers and memories hold noise
         context.randSeed(static_cast<int>(seed));
         unit = std::make_unique<Vunit>(&context);
-        unit->clk_i = 0;
         unit->rx_i = 1;
         for (uint64_t i = 0; i < 2 * RESET; i++) clock();
     }
@@ -49,32 +46,25 @@ struct Board {
     }
 
     void drive() {
-        if (sent >= BITS && !queue.empty()) {
-            sending = static_cast<uint32_t>(queue.front()) << 1 | 1u << 9;
+        if (left == 0 && !queue.empty()) {
+            sending = static_cast<uint32_t>(queue.front()) << 1 | 1u << (BITS - 1);
             queue.pop_front();
-            sent = sent < BITS + 1 / period ? sent - BITS : 0;  // back to back: the fraction of a clock is kept
+            left = BITS * bit;
         }
-        unit->rx_i = sent >= BITS || (sending >> static_cast<int>(sent) & 1);
-        if (sent < BITS) quiet = 0;
-        if (sent < BITS + 1) sent += 1 / period;
+        unit->rx_i = left == 0 || (sending & 1);
+        if (left == 0) return;
+        quiet = 0;
+        if (--left % bit == 0) sending >>= 1;
     }
 
     // Returns whether a byte has been received, which is then in `hearing`.
     bool listen() {
-        if (heard >= BITS) {
-            if (unit->tx_o) return false;
-            heard = 0;
-        }
+        if (heard == 0 && unit->tx_o) return false;
         quiet = 0;
-        if (heard >= bits_heard + 0.5) {
-            hearing = hearing >> 1 | static_cast<uint32_t>(unit->tx_o) << 9;
-            bits_heard++;
-        }
-        heard += 1 / period;
-        if (bits_heard < BITS) return false;
-        bits_heard = 0;
-        heard = BITS;  // the middle of the stop bit is the end, as for the board
-        bool good = !(hearing & 1) && (hearing >> 9 & 1);
+        if (heard % bit == bit / 2) hearing = hearing >> 1 | static_cast<uint32_t>(unit->tx_o) << (BITS - 1);
+        if (++heard <= (BITS - 1) * bit + bit / 2) return false;
+        heard = 0;  // in the middle of the stop bit
+        bool good = !(hearing & 1) && hearing >> (BITS - 1);
         hearing = hearing >> 1 & 0xff;
         return good;
     }
@@ -84,7 +74,8 @@ struct Board {
 
 extern "C" {
 
-Board *board_new(double period, uint64_t seed) { return new Board(period, seed); }
+// bit: clocks of the board that a bit lasts.
+Board *board_new(int bit, uint64_t seed) { return new Board(bit, seed); }
 
 void board_delete(Board *board) { delete board; }
 

@@ -13,7 +13,7 @@ import threading
 import tty
 
 from lib import ROOT
-from lib.silicon.golden import Shape
+from lib.silicon.image import Layout
 from lib.silicon.units import RTL
 from lib.silicon.verilate import Unit, build
 
@@ -24,45 +24,32 @@ CORE = (RTL / "core.sv",)
 BOARD = Unit("board", (*CORE, *(FOLDER / f"{part}.sv" for part in PARTS)), (), ())
 
 CLOCK_HZ = 100e6
-CLOCKS = 8  # a bit: fewer than the real board's 33, so that simulated time goes into the core
+CLOCKS = 4  # a bit: the fewest there may be, so that simulated time goes into the core
 SILENCE = 100  # bits that end a frame
 BUSY = 1 << 2  # of the diodes
 
 
-def parameters(shape: Shape, lanes: int, model: int = 0) -> dict[str, int | str]:
-    """Return the parameters of board.sv for a model's shape; model: the name of the one in the bitstream, 0 for none."""
-    return {
-        "LANES": lanes,
-        "LAYERS": shape.layers,
-        "WIDTH": shape.width,
-        "HEADS": shape.heads,
-        "BLOCK": shape.block,
-        "VOCAB": shape.vocab,
-        "WEIGHT_W": shape.weight_bits,
-        "MODEL": f"64'h{model:016x}",
-        "CLOCKS": CLOCKS,
-        "SILENCE": SILENCE,
-    }
+def parameters(layout: Layout, model: int = 0) -> dict[str, int | str]:
+    """Return the parameters of board.sv for a core; model: the name of the one in the bitstream, 0 for none."""
+    sizes = {name: value for name, value in layout.parameters().items() if name != "ULTRA"}
+    return {**sizes, "MODEL": f"64'h{model:016x}", "CLOCKS": CLOCKS, "SILENCE": SILENCE}
 
 
 class SimulatedBoard:
-    """A ``Line`` with the board at its other end. It runs only while it is read, and a second has CLOCK_HZ clocks.
+    """A ``Line`` with the board at its other end. It runs only while it is read, and a second has CLOCK_HZ clocks."""
 
-    offset: how much slower than the board's the clock of the line's other end is: 0.03 makes its bits 3 % longer.
-    """
-
-    def __init__(self, shape: Shape, lanes: int, model: int = 0, offset: float = 0.0, seed: int = 1) -> None:
+    def __init__(self, layout: Layout, model: int = 0, seed: int = 1) -> None:
         self.name = "the simulated board"
         self.clocks = 0  # run so far
-        self._library = _library(os.fspath(build(BOARD, parameters(shape, lanes, model), HARNESS)))
-        self._period, self._seed = CLOCKS * (1 + offset), seed
+        self._library = _library(os.fspath(build(BOARD, parameters(layout, model), HARNESS)))
+        self._seed = seed
         self._board: int | None = None
         self.power()
 
     def power(self) -> None:
         """Turn the board off and on: whatever the bitstream did not bring is gone."""
         self.close()
-        self._board = self._library.board_new(self._period, self._seed)
+        self._board = self._library.board_new(CLOCKS, self._seed)
 
     def close(self) -> None:
         """Free the model; harmless when done before."""
@@ -83,7 +70,7 @@ class SimulatedBoard:
         self._library.board_send(self._board, data, len(data))
 
     def read(self, seconds: float) -> bytes:
-        """Run until a reply has come, or so many seconds of the board's have passed in silence: nothing sent, either."""
+        """Run until a reply has come, or so many seconds of the board's have passed in which no byte moved."""
         received, passed = ctypes.create_string_buffer(4096), ctypes.c_uint64()
         clocks, pause = round(seconds * CLOCK_HZ), 20 * CLOCKS
         n = self._library.board_run(self._board, clocks, pause, received, len(received), ctypes.byref(passed))
@@ -95,7 +82,7 @@ def _library(path: str) -> ctypes.CDLL:
     """Load a built board and say what its functions take (``board.cpp``)."""
     library, board = ctypes.CDLL(path), ctypes.c_void_p
     size, clocks = ctypes.c_size_t, ctypes.c_uint64
-    library.board_new.argtypes, library.board_new.restype = [ctypes.c_double, clocks], board
+    library.board_new.argtypes, library.board_new.restype = [ctypes.c_int, clocks], board
     library.board_delete.argtypes, library.board_delete.restype = [board], None
     library.board_send.argtypes, library.board_send.restype = [board, ctypes.c_char_p, size], None
     library.board_reset.argtypes, library.board_reset.restype = [board, clocks], None

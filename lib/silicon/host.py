@@ -9,24 +9,31 @@ is not lost. What neither can mend is a BookError; a wrong answer is never retur
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import struct
+import sys
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
-from typing import Callable, Iterable, Iterator, TypeVar
+from typing import Callable, Iterator, TypeVar
 
 import numpy as np
 
-from lib.errors import BookError
+from lib.errors import BookError, run_command
 from lib.gpt import window_start
+from lib.silicon.board import SimulatedBoard, Terminal
 from lib.silicon.frames import MOST, MOST_LOGITS, REPLY, VERSION, Decoder, Frame, Kind, Status, encode
 from lib.silicon.golden import IntegerModel, Shape
-from lib.silicon.port import Line
+from lib.silicon.image import Image, Layout, image
+from lib.silicon.model_file import load_shipped
+from lib.silicon.port import Line, SerialPort
+from lib.text import decode, encode_prompt
 
 T = TypeVar("T")
 
 HEAD = struct.Struct("<BHH")  # of a reply: status, nonce, context
-HELLO = struct.Struct("<BHBHBHHBBQ")
+HELLO = struct.Struct("<BHBHBHHBBBQ")
 PATIENCE = 0.5  # seconds of silence; a token takes milliseconds, a USB adapter tens of them
 
 
@@ -91,7 +98,7 @@ class Link:
                     return self._read(kind, frame.payload)
         if heard:
             raise BookError(
-                f"{self.line.name} answers, but not as this book's board does; check the port, its rate and the bitstream"
+                f"{self.line.name} answers, but not as this book's board does; check port, rate and bitstream"
             )
         raise BookError(f"nothing answers at {self.line.name}; check the cable, the bitstream and the reset button")
 
@@ -127,11 +134,9 @@ class _Restarted(Exception):
 
 @dataclass(frozen=True)
 class Core:
-    """What a board says of itself: version of the protocol, lanes, shape, bytes of a load word, model (0: none)."""
+    """What a board says of itself: its core, the bytes of a load word, and the name of its model, 0 for none."""
 
-    version: int
-    lanes: int
-    shape: Shape
+    layout: Layout
     word: int
     model: int
 
@@ -139,14 +144,14 @@ class Core:
 class Board:
     """A core behind a link, holding a model and a context that survive resets of the board.
 
-    image: the model as words for the core's load port, (address, value), for a board without a model.
-    replace: load it over another model too.
+    A board without a model is sent this one, which for nano takes seconds. replace: another model there is replaced.
+    Raises BookError for a board that does not answer, is of another shape, or has another model without ``replace``.
     """
 
     RESTARTS = 20  # in a row, for one token or one loading
 
-    def __init__(self, link: Link, model: IntegerModel, image: Iterable[tuple[int, int]], replace: bool = False) -> None:
-        self.link, self.model, self.image, self.replace = link, model, list(image), replace
+    def __init__(self, link: Link, model: IntegerModel, replace: bool = False) -> None:
+        self.link, self.model, self.replace = link, model, replace
         self.name = fingerprint(model)
         self.restarts = 0  # in all
         self.history: list[int] = []
@@ -188,7 +193,7 @@ class Board:
                 self.restarts += 1
                 self._greeted = False
         raise BookError(
-            f"the board at {self.link.line.name} was reset {self.RESTARTS} times in a row; check its power and its button"
+            f"the board at {self.link.line.name} was reset {self.RESTARTS} times in a row; check its power and button"
         )
 
     def _greet(self) -> None:
@@ -210,10 +215,13 @@ class Board:
                 f"the board at {self.link.line.name} speaks version {body[0] if body else 0} of the protocol, this host "
                 f"version {VERSION}; program the board with the bitstream of this version of the book"
             )
-        version, lanes, layers, width, heads, block, vocab, bits, word, model = HELLO.unpack(body)
-        core = Core(version, lanes, Shape(layers, width, heads, block, vocab, bits), word, model)
-        if core.shape != self.model.shape:
-            raise BookError(f"the board holds a core for {core.shape}, the model is of {self.model.shape}; use its bitstream")
+        _, lanes, *sizes, drain, word, model = HELLO.unpack(body)
+        if (shape := Shape(*sizes)) != self.model.shape:
+            raise BookError(
+                f"the core at {self.link.line.name} is made for {shape}, the model is {self.model.shape}; "
+                "choose a model that fits, or program this one's bitstream"
+            )
+        core = Core(Layout(shape, lanes, drain), word, model)
         if core.model not in (0, self.name) and not self.replace:
             raise BookError(
                 f"the board holds another model ({core.model:016x}) than the one chosen ({self.name:016x}); "
@@ -223,9 +231,8 @@ class Board:
 
     def _load(self) -> None:
         """Write the image in frames, then the model's name: a board reset or cut off half-way has none."""
-        for address, words in blocks(self.image, (MOST - 4) // self.core.word):
-            payload = b"".join(word.to_bytes(self.core.word, "little") for word in words)
-            self._ask(Kind.LOAD, struct.pack("<I", address) + payload)
+        for address, words in blocks(image(self.model, self.core.layout), (MOST - 4) // self.core.word):
+            self._ask(Kind.LOAD, struct.pack("<I", address) + words.astype("<u8").tobytes())
         self._ask(Kind.MODEL, struct.pack("<Q", self.name))
 
     def _feed(self, token: int, wanted: int) -> tuple[int, np.ndarray]:
@@ -248,15 +255,72 @@ class Board:
         return reply
 
 
-def blocks(image: Iterable[tuple[int, int]], most: int) -> Iterator[tuple[int, list[int]]]:
-    """Join words (address, value) at consecutive addresses: (first address, at most so many values)."""
-    first, words = 0, []
-    for address, word in image:
-        if words and (address != first + len(words) or len(words) == most):
-            yield first, words
-            words = []
-        if not words:
-            first = address
-        words.append(word)
-    if words:
-        yield first, words
+def blocks(words: Image, most: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Cut an image into runs of consecutive addresses: the first address, and at most so many words, uint64 (n,)."""
+    order = np.argsort(words.address)
+    address, data = words.address[order].astype(np.int64), words.data[order]
+    for run in np.split(np.arange(len(address)), np.flatnonzero(np.diff(address) != 1) + 1):
+        for start in range(0, len(run), most):
+            part = run[start : start + most]
+            yield int(address[part[0]]), data[part]
+
+
+# ---- A story. ----
+
+
+def story(board: Board, prompt: list[int], length: int, temperature: float, scale: float, seed: int) -> Iterator[int]:
+    """Yield so many tokens that continue a prompt, from an empty context.
+
+    temperature 0 takes the likeliest, of which the board sends nothing else; above it tokens are drawn, by the logits
+    times ``scale``, the real value of one step.
+    """
+    rng = np.random.default_rng(seed)
+    board.reset()
+    for token in prompt[:-1]:
+        board.feed(token, logits=False)
+    token = prompt[-1]
+    for _ in range(length):
+        token, logits = board.feed(token, logits=temperature > 0)
+        if temperature > 0:
+            chances = np.exp((logits - logits.max()) * scale / temperature)
+            token = int(rng.choice(len(chances), p=chances / chances.sum()))
+        yield token
+
+
+@contextmanager
+def opened(port: str, layout: Layout) -> Iterator[SerialPort]:
+    """Open a serial port; for ``sim`` that of a simulated board, which is built first if need be, without a model."""
+    with ExitStack() as stack:
+        if port == "sim":
+            port = stack.enter_context(Terminal(SimulatedBoard(layout))).path
+        yield stack.enter_context(SerialPort(port))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m lib.silicon.host", description="Write a story with a board.")
+    parser.add_argument("prompt")
+    parser.add_argument("--port", required=True, help="the board's serial port, or sim for a simulated board")
+    parser.add_argument("--model", default="nano", help="the integer model that the board runs")
+    parser.add_argument("--length", type=int, default=200, help="characters to write")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest character")
+    parser.add_argument("--seed", type=int, default=0, help="of the characters drawn")
+    parser.add_argument("--load", action="store_true", help="replace another model that the board holds")
+    parser.add_argument("--lanes", type=int, default=64, help="of the simulated board")
+    given = parser.parse_args()
+    if given.length < 0 or not 0 <= given.temperature < float("inf"):
+        raise BookError("--length and --temperature must be 0 or more and finite")
+    prompt, (calibrated, _) = encode_prompt(given.prompt), load_shipped(given.model)
+    model = calibrated.model
+    with opened(given.port, Layout(model.shape, given.lanes)) as line:
+        board = Board(Link(line), model, given.load)
+        print(given.prompt, end="", flush=True)
+        scale = calibrated.logits_scale
+        for token in story(board, prompt, given.length, given.temperature, scale, given.seed):
+            print(decode([token]), end="", flush=True)
+        print()
+        said = f"{board.clocks():,} clocks for the last character; {board.link.repeats} requests repeated"
+        print(f"{said}, {board.restarts} resets of the board survived", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run_command(main)

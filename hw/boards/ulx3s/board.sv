@@ -12,6 +12,7 @@ module board #(
   parameter int unsigned BLOCK    = 8,
   parameter int unsigned VOCAB    = 97,
   parameter int unsigned WEIGHT_W = 8,
+  parameter int unsigned DRAIN    = 8,
   parameter logic [63:0] MODEL    = '0,
   parameter int unsigned CLOCKS   = 33,
   parameter int unsigned SILENCE  = 16384
@@ -77,22 +78,25 @@ module board #(
   logic [LoadW-1:0]    load_data;
   logic [7:0]          token, argmax;
   logic [15:0]         logit;
+  logic [3:0]          unused_phase;
   logic                model_known, host_known, busy;
 
   frames #(
     .LANES(LANES), .LAYERS(LAYERS), .WIDTH(WIDTH), .HEADS(HEADS), .BLOCK(BLOCK), .VOCAB(VOCAB),
-    .WEIGHT_W(WEIGHT_W), .ADDRESS_W(AddressW), .LOAD_W(LoadW), .MODEL(MODEL)
+    .WEIGHT_W(WEIGHT_W), .DRAIN(DRAIN), .ADDRESS_W(AddressW), .LOAD_W(LoadW), .MODEL(MODEL)
   ) u_frames (
     .clk_i, .rst_ni,
     .write_i(write), .address_i(write_address), .data_i(write_data),
     .request_valid_i(request_valid), .request_ready_o(request_ready),
-    .kind_i(kind), .sequence_i(sequence_number), .length_i(length), .damaged_i(damaged),
+    .kind_i(kind), .sequence_i(sequence_number), .length_i(length),
+    .damaged_i(damaged),
     .reply_valid_o(reply_valid), .reply_ready_i(reply_ready),
     .kind_o(reply_kind), .sequence_o(reply_sequence), .length_o(reply_length),
     .payload_valid_o(payload_valid), .payload_ready_i(payload_ready), .payload_o(payload),
     .core_rst_no(core_rst_n),
     .load_valid_o(load_valid), .load_address_o(load_address), .load_data_o(load_data),
-    .token_valid_o(token_valid), .token_ready_i(token_ready), .token_o(token), .bad_token_i(bad_token),
+    .token_valid_o(token_valid), .token_ready_i(token_ready), .token_o(token),
+    .bad_token_i(bad_token),
     .logit_valid_i(logit_valid), .logit_ready_o(logit_ready), .logit_i(logit),
     .logit_last_i(logit_last), .argmax_i(argmax),
     .ready_o(model_known), .known_o(host_known), .busy_o(busy)
@@ -100,16 +104,19 @@ module board #(
 
   core #(
     .LANES(LANES), .LAYERS(LAYERS), .WIDTH(WIDTH), .HEADS(HEADS), .BLOCK(BLOCK), .VOCAB(VOCAB),
-    .WEIGHT_W(WEIGHT_W)
+    .WEIGHT_W(WEIGHT_W), .DRAIN(DRAIN)
   ) u_core (
     .clk_i, .rst_ni(core_rst_n),
-    .load_valid_i(load_valid), .load_address_i(load_address), .load_data_i(load_data),
-    .token_valid_i(token_valid), .token_ready_o(token_ready), .token_i(token), .bad_token_o(bad_token),
+    .load_valid_i(load_valid),
+    .load_memory_i(load_address[31:28]), .load_bank_i(load_address[27:20]),
+    .load_row_i(load_address[19:0]), .load_data_i(load_data),
+    .token_valid_i(token_valid), .token_ready_o(token_ready), .token_i(token),
+    .bad_token_o(bad_token),
     .logit_valid_o(logit_valid), .logit_ready_i(logit_ready), .logit_o(logit),
-    .logit_last_o(logit_last), .argmax_o(argmax)
+    .logit_last_o(logit_last), .argmax_o(argmax), .phase_o(unused_phase)
   );
 
-  // ---- What the diodes show: a line that is used flickers, a damaged frame lights for a while. ----
+  // ---- Diodes: a line in use flickers, a damaged frame lights one for a while. ----
   localparam int unsigned GlowW = 24; // a sixth of a second at 100 MHz
   logic [GlowW-1:0] glow_q;
   logic             damaged_q;

@@ -1,6 +1,6 @@
 // Finds frames in the bytes of a serial line, and shows those that are whole.
 //
-//   START, kind, sequence number, length, `length` bytes, CRC-32 of all but START, lowest byte first
+//   START, kind, sequence number, length, so many bytes, CRC-32 of all but START, lowest byte first
 //
 // The payload is written to the caller's buffer as it arrives, before anybody knows whether it is
 // right; valid_o comes with the last byte of a right checksum and stays until ready_i. Until then
@@ -8,8 +8,8 @@
 //
 // Garbage may look like the beginning of a frame, and a damaged length may ask for more bytes than
 // there are. So a frame also ends when nothing arrives for TIMEOUT clocks: a sender that waits so
-// long before it repeats itself is always understood. damaged_o is up for one clock whenever a frame
-// that had begun is given up.
+// long before it repeats itself is always understood. damaged_o is up for one clock whenever a
+// frame that had begun is given up.
 
 module frame_rx #(
   parameter logic [7:0]  START   = 8'ha5,
@@ -41,10 +41,11 @@ module frame_rx #(
   state_e            state_q;
   logic [QuietW-1:0] quiet_q;
   logic [7:0]        count_q;
-  logic              take, good, give_up, begun;
+  logic              take, good, give_up, begun, last;
 
   assign take    = byte_valid_i;
   assign begun   = (state_q != Hunt) & (state_q != Judge) & (state_q != Hold);
+  assign last    = count_q == length_o - 1'b1; // byte of the payload
   assign give_up = begun & (byte_error_i | (quiet_q == '0));
 
   always_ff @(posedge clk_i) begin
@@ -61,7 +62,7 @@ module frame_rx #(
         Kind:     if (take && byte_i != START) state_q <= Sequence;
         Sequence: if (take) state_q <= Length;
         Length:   if (take) state_q <= (byte_i == '0) ? Check : Payload;
-        Payload:  if (take && count_q == length_o - 1'b1) state_q <= Check;
+        Payload:  if (take && last) state_q <= Check;
         Check:    if (take && count_q[1:0] == 2'd3) state_q <= Judge;
         Judge: begin
           state_q   <= good ? Hold : Hunt;
@@ -84,7 +85,7 @@ module frame_rx #(
     else quiet_q <= quiet_q - 1'b1;
     // Counts the payload, then the checksum.
     if (state_q == Length) count_q <= '0;
-    else if (take) count_q <= (state_q == Payload && count_q == length_o - 1'b1) ? '0 : count_q + 1'b1;
+    else if (take) count_q <= (state_q == Payload && last) ? '0 : count_q + 1'b1;
   end
 
   assign write_o   = take & (state_q == Payload);

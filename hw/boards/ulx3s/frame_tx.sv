@@ -1,7 +1,7 @@
-// Sends a frame: start byte, kind, sequence number, length, payload and CRC-32, as frame_rx.sv says.
+// Sends a frame as frame_rx.sv describes it.
 //
 // valid_i, kind_i, sequence_i and length_i stand still from the first clock to ready_o, which is up
-// for one clock as the frame's last byte goes to the line. Of the payload one byte is taken at a time.
+// for one clock as the frame's last byte goes to the line. The payload is taken byte by byte.
 
 module frame_tx #(
   parameter logic [7:0] START = 8'ha5
@@ -27,9 +27,10 @@ module frame_tx #(
 
   state_e      state_q;
   logic [7:0]  count_q;
-  logic        take;
+  logic        take, last;
   logic [31:0] crc;
 
+  assign last = count_q == length_i - 1'b1; // byte of the payload
   assign take = byte_valid_o & byte_ready_i;
 
   always_ff @(posedge clk_i) begin
@@ -41,7 +42,7 @@ module frame_tx #(
         Kind:     state_q <= Sequence;
         Sequence: state_q <= Length;
         Length:   state_q <= (length_i == '0) ? Check : Payload;
-        Payload:  if (count_q == length_i - 1'b1) state_q <= Check;
+        Payload:  if (last) state_q <= Check;
         default:  if (count_q[1:0] == 2'd3) state_q <= Begin; // Check
       endcase
     end
@@ -49,7 +50,7 @@ module frame_tx #(
 
   always_ff @(posedge clk_i) begin
     if (state_q == Length) count_q <= '0;
-    else if (take) count_q <= (state_q == Payload && count_q == length_i - 1'b1) ? '0 : count_q + 1'b1;
+    else if (take) count_q <= (state_q == Payload && last) ? '0 : count_q + 1'b1;
   end
 
   always_comb begin

@@ -4,26 +4,24 @@
 //
 //   status (1 byte), nonce (2), context (2: tokens fed since the last reset, modulo 2^16)
 //
-// and goes on, when the status is Done and lowest byte first, with
+// and goes on, if the status is Done, as follows. All numbers have their lowest byte first.
 //
-//   kind       request                                      reply
-//   1 Hello    -                                            version (1), lanes (2), layers (1), width (2), heads (1),
-//                                                           block (2), vocab (2), weight bits (1), bytes of a load
-//                                                           word (1), model (8)
-//   2 Reset    nonce (2)                                    -            forgets the context, keeps the nonce
-//   3 Load     address (4), words                           -            to consecutive addresses; unsets the model
-//   4 Model    model (8)                                    -            names what was loaded
-//   5 Token    token (1), position (2), first (1), n (1)    argmax (1), n logits (2 each) from the first on
-//   6 Logits   first (1), n (1)                             n logits of the last token
-//   7 Status   -                                            damaged frames (2), clocks of the last token (4)
+//   1 Hello   -> version (1), lanes (2), layers (1), width (2), heads (1), block (2), vocab (2),
+//                weight bits (1), drain (1), bytes of a load word (1), model (8)
+//   2 Reset   nonce (2) ->           forgets the context, keeps the nonce
+//   3 Load    address (4), words ->  written to consecutive addresses; the model loses its name
+//   4 Model   name (8) ->            of what has been loaded; 0 for none
+//   5 Token   token (1), position (2), first (1), n (1) -> argmax (1), n logits (2 each) from first
+//   6 Logits  first (1), n (1) -> n logits of the last token
+//   7 Status  -> damaged frames (2), clocks of the last token (4)
 //
-// A request may arrive twice, when its reply was lost. All may be carried out again but Token, which
-// names its position: the one that comes next is fed to the core; the one fed last, with the same
-// token, is answered from what was computed; any other is refused as out of step. So no repetition
+// A request arrives twice when its reply was lost. All may be carried out again but Token, which
+// therefore names its position: the next one is fed to the core, the one fed last, with the same
+// token, is answered from what was computed, and any other is refused as out of step. No repetition
 // feeds a token twice, and after a reset, which leaves no context, none but the first is taken.
 //
-// The nonce is zero after a reset and then whatever the host wrote: in a reply the host sees whether
-// the board is still the one it has reset, loaded and fed.
+// The nonce is zero after a reset and then whatever the host wrote: in a reply the host sees
+// whether the board is still the one it has reset, loaded and fed.
 
 module frames #(
   parameter int unsigned LANES     = 16,
@@ -33,6 +31,7 @@ module frames #(
   parameter int unsigned BLOCK     = 8,
   parameter int unsigned VOCAB     = 97,
   parameter int unsigned WEIGHT_W  = 8,
+  parameter int unsigned DRAIN     = 8,
   parameter int unsigned ADDRESS_W = 32, // of the core's load port, at most 32
   parameter int unsigned LOAD_W    = 64,
   parameter logic [63:0] MODEL     = '0  // whose weights the bitstream holds; 0: of none
@@ -86,10 +85,11 @@ module frames #(
   localparam int unsigned ArgumentsW = (LoadBytes > 8) ? 8 * LoadBytes : 64;
   localparam int unsigned LogitW = (VOCAB > 1) ? $clog2(VOCAB) : 1;
   localparam int unsigned MostLogits = 120; // that a payload of 255 bytes has room for
-  localparam logic [7:0] HeadBytes = 8'd5, HelloBytes = 8'd21, StatusBytes = 8'd6;
+  localparam int unsigned HeadBytes = 5, HelloBytes = 22, StatusBytes = 6;
 
   typedef enum logic [7:0] {
-    Hello = 8'd1, Reset = 8'd2, Load = 8'd3, Model = 8'd4, Token = 8'd5, Logits = 8'd6, Status = 8'd7
+    Hello = 8'd1, Reset = 8'd2, Load = 8'd3, Model = 8'd4, Token = 8'd5, Logits = 8'd6,
+    Status = 8'd7
   } kind_e;
   typedef enum logic [7:0] {
     Done = 8'd0, OutOfStep = 8'd1, NoModel = 8'd2, BadToken = 8'd3, Malformed = 8'd4
@@ -101,21 +101,22 @@ module frames #(
 
   // ---- The payload's buffer, read a byte a clock through a shift register. ----
   //
-  // After n bytes the first of them is at bit 8 * n from the top. For Load the register also gathers
-  // the words; the frame is known to be right by then.
+  // After n bytes the first of them lies 8 * n bits from the top. For Load the register also
+  // gathers the words; the frame is known to be right by then.
   (* no_rw_check *) logic [7:0] buffer [256]; // never written while it is read
   logic [7:0]            index_q, read_q;
-  logic                  read_valid_q, read_end;
+  logic                  read_valid_q, read_end, payload_taken;
   logic [ArgumentsW-1:0] arguments_q;
 
-  assign read_end = index_q == length_i;
+  assign read_end      = index_q == length_i;
+  assign payload_taken = payload_valid_o & payload_ready_i;
 
   always_ff @(posedge clk_i) begin
     if (write_i) buffer[address_i] <= data_i;
     read_q       <= buffer[index_q];
     read_valid_q <= (state_q == Read) & ~read_end;
     if (state_q == Idle || state_q == Act) index_q <= '0;
-    else if ((state_q == Read && !read_end) || (payload_valid_o && payload_ready_i)) index_q <= index_q + 1'b1;
+    else if (state_q == Read ? !read_end : payload_taken) index_q <= index_q + 1'b1;
     if (read_valid_q) arguments_q <= {read_q, arguments_q[ArgumentsW-1:8]};
   end
 
@@ -154,7 +155,7 @@ module frames #(
 
   // ---- What is asked for, and whether it can be had. ----
   logic [7:0]  wanted_length;
-  logic        whole, range_right, fresh, again;
+  logic        whole, ranged, range_right, fresh, again;
   status_e     verdict;
   logic [63:0] model_q;
   logic [15:0] nonce_q, context_q, damaged_q;
@@ -171,15 +172,17 @@ module frames #(
     endcase
   end
 
+  // Load: an address and whole words. A word that is not whole has not been written.
   assign whole = (kind_i == Load) ? addressed_q & (byte_q == '0) :
-                                    (length_i == wanted_length) & (kind_i >= Hello) & (kind_i <= Status);
+                 (kind_i >= Hello) & (kind_i <= Status) & (length_i == wanted_length);
+  assign ranged      = (kind_i == Token) | (kind_i == Logits);
   assign range_right = (9'(first) + 9'(count) <= 9'(VOCAB)) & (count <= 8'(MostLogits));
   assign fresh       = position == context_q;
   assign again       = fed_q & (position == context_q - 1'b1) & (token == token_q);
 
   always_comb begin
     verdict = Done;
-    if (!whole || ((kind_i == Token || kind_i == Logits) && !range_right)) verdict = Malformed;
+    if (!whole || (ranged && !range_right)) verdict = Malformed;
     else if (kind_i == Token && model_q == '0) verdict = NoModel;
     else if (kind_i == Token && !fresh && !again) verdict = OutOfStep;
     else if (kind_i == Logits && !fed_q) verdict = OutOfStep;
@@ -278,28 +281,28 @@ module frames #(
   end
 
   // ---- The reply: fixed bytes, then logits. ----
-  logic [8*HelloBytes-1:0]                  hello, body;
-  logic [8*(int'(HelloBytes)+int'(HeadBytes))-1:0] fixed;
-  logic [7:0]                               fixed_length, logit_length;
-  logic                                     settled_q;
+  logic [8*HelloBytes-1:0]             hello, body;
+  logic [8*(HelloBytes+HeadBytes)-1:0] fixed;
+  logic [7:0]                          fixed_length, logit_length;
+  logic                                settled_q;
 
-  assign hello = {model_q, 8'(LoadBytes), 8'(WEIGHT_W), 16'(VOCAB), 16'(BLOCK), 8'(HEADS), 16'(WIDTH),
-                  8'(LAYERS), 16'(LANES), Version};
+  assign hello = {model_q, 8'(LoadBytes), 8'(DRAIN), 8'(WEIGHT_W), 16'(VOCAB), 16'(BLOCK),
+                  8'(HEADS), 16'(WIDTH), 8'(LAYERS), 16'(LANES), Version};
 
   always_comb begin
     body         = hello;
-    fixed_length = HeadBytes;
+    fixed_length = 8'(HeadBytes);
     logit_length = '0;
     if (status_q == Done) begin
       unique case (kind_i)
-        Hello: fixed_length = HeadBytes + HelloBytes;
+        Hello: fixed_length = 8'(HeadBytes + HelloBytes);
         Status: begin
           body         = (8*HelloBytes)'({clocks_q, damaged_q});
-          fixed_length = HeadBytes + StatusBytes;
+          fixed_length = 8'(HeadBytes + StatusBytes);
         end
         Token: begin
           body         = (8*HelloBytes)'(argmax_q);
-          fixed_length = HeadBytes + 8'd1;
+          fixed_length = 8'(HeadBytes + 1);
           logit_length = {count[6:0], 1'b0};
         end
         Logits: logit_length = {count[6:0], 1'b0};
@@ -316,7 +319,7 @@ module frames #(
   logic [7:0] fixed_q;
   logic       odd_q, of_logits_q;
   always_ff @(posedge clk_i) begin
-    settled_q   <= (state_q == Reply) & ~(payload_valid_o & payload_ready_i);
+    settled_q   <= (state_q == Reply) & ~payload_taken;
     fixed_q     <= fixed[8*index_q[4:0] +: 8];
     odd_q       <= offset[0];
     of_logits_q <= index_q >= fixed_length;

@@ -1,8 +1,8 @@
 // The ULX3S: pins, clock and reset around board.sv.
 //
-// The parameters are nano's, the model that fits an LFE5U-85F with all its weights. The line runs at
-// 3 Mbaud, the most that the board's USB chip does: 33 clocks of 10 ns are one percent off, which a
-// receiver takes. A frame ends after 16384 bits, 5 ms, of silence.
+// The parameters are nano's, a model that fits an LFE5U-85F with all its weights. The line runs at
+// 3 Mbaud, the most that the board's USB chip does: 33 clocks of 10 ns are one percent off, which
+// either receiver takes. A frame ends after 16384 bits of silence, 5 ms.
 
 module top #(
   parameter int unsigned LANES    = 64,

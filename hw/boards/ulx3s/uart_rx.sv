@@ -1,9 +1,9 @@
 // Receiver of a serial line: 8 data bits, least significant first, no parity, one stop bit.
 //
 // Bits are sampled in their middles, counted from the falling edge that begins a byte. The stop bit
-// is the last sample, half a bit before its end, and from then on the next edge is awaited: a sender
-// may be some percent faster or slower. How many follows from the clocks a bit: the last sample is
-// 9.5 bits after the edge, which is itself seen up to one clock late.
+// is sampled last, and from its middle on the next edge is awaited: the sender may be faster or
+// slower. By how much follows from the clocks a bit: the last sample is 9.5 bits behind the edge,
+// which itself is seen up to one clock late, and must lie within half a bit.
 //
 // A stop bit that is low gives error_o in place of valid_o; the line has to go high before the next
 // byte. Both are up for one clock, and nothing waits: a byte takes at least ten bits to arrive.

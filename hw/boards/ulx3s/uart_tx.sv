@@ -1,7 +1,7 @@
 // Sender of a serial line: 8 data bits, least significant first, no parity, one stop bit.
 //
-// The start bit goes out as a byte is taken. Behind the byte's bits in the register is a one, the stop
-// bit, and behind it are zeros: when nothing else is left the byte is over, and no bits are counted.
+// The start bit goes out as a byte is taken. Behind the byte's bits in the register stands a one,
+// the stop bit, and behind it zeros: with nothing else left the byte is over. No bits are counted.
 
 module uart_tx #(
   parameter int unsigned CLOCKS = 33  // a bit, at least 4

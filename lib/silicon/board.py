@@ -11,17 +11,17 @@ import os
 import select
 import threading
 import tty
+from pathlib import Path
 
 from lib import ROOT
 from lib.silicon.image import Layout
-from lib.silicon.units import RTL
-from lib.silicon.verilate import Unit, build
+from lib.silicon.units import CORE
+from lib.silicon.verilate import Unit, library
 
 FOLDER = ROOT / "hw" / "boards" / "ulx3s"
 HARNESS = ROOT / "lib" / "silicon" / "board.cpp"
 PARTS = ("crc32", "uart_rx", "uart_tx", "frame_rx", "frame_tx", "frames", "board")
-CORE = (RTL / "core.sv",)
-BOARD = Unit("board", (*CORE, *(FOLDER / f"{part}.sv" for part in PARTS)), (), ())
+BOARD = Unit("board", (*CORE.sources, *(FOLDER / f"{part}.sv" for part in PARTS)), (), ())
 
 CLOCK_HZ = 100e6
 CLOCKS = 4  # a bit: the fewest there may be, so that simulated time goes into the core
@@ -41,7 +41,7 @@ class SimulatedBoard:
     def __init__(self, layout: Layout, model: int = 0, seed: int = 1) -> None:
         self.name = "the simulated board"
         self.clocks = 0  # run so far
-        self._library = _library(os.fspath(build(BOARD, parameters(layout, model), HARNESS)))
+        self._library = _load(library(BOARD, parameters(layout, model), HARNESS, lambda header: []))
         self._seed = seed
         self._board: int | None = None
         self.power()
@@ -78,18 +78,18 @@ class SimulatedBoard:
         return received.raw[:n]
 
 
-def _library(path: str) -> ctypes.CDLL:
+def _load(path: Path) -> ctypes.CDLL:
     """Load a built board and say what its functions take (``board.cpp``)."""
-    library, board = ctypes.CDLL(path), ctypes.c_void_p
+    made, board = ctypes.CDLL(os.fspath(path)), ctypes.c_void_p
     size, clocks = ctypes.c_size_t, ctypes.c_uint64
-    library.board_new.argtypes, library.board_new.restype = [ctypes.c_int, clocks], board
-    library.board_delete.argtypes, library.board_delete.restype = [board], None
-    library.board_send.argtypes, library.board_send.restype = [board, ctypes.c_char_p, size], None
-    library.board_reset.argtypes, library.board_reset.restype = [board, clocks], None
-    library.board_leds.argtypes, library.board_leds.restype = [board], ctypes.c_int
-    library.board_run.argtypes = [board, clocks, clocks, ctypes.c_char_p, size, ctypes.POINTER(clocks)]
-    library.board_run.restype = size
-    return library
+    made.board_new.argtypes, made.board_new.restype = [ctypes.c_int, clocks], board
+    made.board_delete.argtypes, made.board_delete.restype = [board], None
+    made.board_send.argtypes, made.board_send.restype = [board, ctypes.c_char_p, size], None
+    made.board_reset.argtypes, made.board_reset.restype = [board, clocks], None
+    made.board_leds.argtypes, made.board_leds.restype = [board], ctypes.c_int
+    made.board_run.argtypes = [board, clocks, clocks, ctypes.c_char_p, size, ctypes.POINTER(clocks)]
+    made.board_run.restype = size
+    return made
 
 
 class Terminal:

@@ -20,6 +20,15 @@ SOFTMAX_FP32 = Unit(
 )
 GELU_FP32 = Unit("gelu_fp32", (FP32 / "multiply.sv", FP32 / "gelu_fp32.sv"), ("x_i",), ("y_o",))
 
+# The units that the core instantiates come after its own modules; its ports are more than a stream's.
+CORE_UNITS = ("softmax", "requantise", "leading_one", "norm_statistics")
+CORE = Unit(
+    "core",
+    (RTL / "core.sv", *sorted((RTL / "core").glob("*.sv")), *(RTL / f"{name}.sv" for name in CORE_UNITS)),
+    (),
+    (),
+)
+
 
 def row_items(rows: Sequence[np.ndarray]) -> np.ndarray:
     """Lay rows of scores, int64 (N,) or float32 (N,), behind one another: items int64 (sum of N, 2), score and last."""

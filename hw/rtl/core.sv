@@ -3,7 +3,7 @@
 // LANES multipliers do all products, and never wait for what they have just made. Two dataflows
 // alternate, so that the results of one lie where the other wants its operands:
 //
-//   a lane per output  An element of the input is broadcast, each lane adds up an output of its own.
+//   a lane per output  An element of the input is broadcast, each lane adds up one output.
 //                      Query, Key, Value, Up, Head, and Mix, which weighs the cached values.
 //                      The results leave through a few requantisers while the next pass runs, and
 //                      end in front of the lanes, or in their caches.
@@ -74,7 +74,8 @@ module core #(
 
   localparam int unsigned WeightRows    = LAYERS * 12 * Chunks * Beats;
   localparam int unsigned HeadRows      = Slices * Beats;
-  localparam int unsigned TimeW         = (BLOCK > Groups) ? $clog2((BLOCK + Groups - 1) / Groups) : 1;
+  localparam int unsigned Times         = (BLOCK + Groups - 1) / Groups;
+  localparam int unsigned TimeW         = (Times > 1) ? $clog2(Times) : 1;
   localparam int unsigned CacheSlices   = (LAYERS * Chunks > 1) ? LAYERS * Chunks : 2;
   localparam int unsigned CacheRows     = CacheSlices << (TimeW + 1);
   localparam int unsigned ParameterRows = ((LAYERS * 7 * Chunks) + Slices) * (Columns / DRAIN);
@@ -161,7 +162,8 @@ module core #(
 
   localparam int unsigned Places = 9 + Levels; // as far as the tree's root
   logic [Places-1:0]      score, tree, open, close, last;
-  logic [9:0]             norm, mix, first;
+  logic [9:0]             norm, mix;
+  logic [8:0]             first;
   logic [9:0][3:0]        phase;
   logic [9:0][ChunkW-1:0] chunk;
   logic                   embed, start, idle;
@@ -170,7 +172,8 @@ module core #(
   logic [PositionW-1:0]   position;
 
   logic [Places-2:0]      score_q, tree_q, open_q, close_q, last_q;
-  logic [8:0]             norm_q, mix_q, first_q;
+  logic [8:0]             norm_q, mix_q;
+  logic [7:0]             first_q;
   logic [8:0][3:0]        phase_q;
   logic [8:0][ChunkW-1:0] chunk_q;
 
@@ -181,7 +184,7 @@ module core #(
   assign last[Places-1:1]  = last_q;
   assign norm[9:1]         = norm_q;
   assign mix[9:1]          = mix_q;
-  assign first[9:1]        = first_q;
+  assign first[8:1]        = first_q;
   assign phase[9:1]        = phase_q;
   assign chunk[9:1]        = chunk_q;
 
@@ -199,10 +202,14 @@ module core #(
     open_q  <= open[Places-2:0];
     close_q <= close[Places-2:0];
     last_q  <= last[Places-2:0];
-    first_q <= first[8:0];
+    first_q <= first[7:0];
     phase_q <= phase[8:0];
     chunk_q <= chunk[8:0];
   end
+
+  // Passes over the context may be longer than those over the width, whose rows need fewer bits.
+  logic unused;
+  assign unused = ^beat;
 
   logic unread, complete, norm_ready, mix_ready, hold_free, drained;
 
@@ -274,7 +281,8 @@ module core #(
   end
 
   // ---- The lanes. ----
-  logic                           operand_load, operand_staged, factor_load, factor_cache, factor_head;
+  logic                           read_stage, operand_load, operand_staged;
+  logic                           factor_load, factor_cache, factor_head;
   logic                           multiply, accumulate, capture;
   logic [2:0]                     add;
   logic [8*Groups-1:0]            normalised;
@@ -291,6 +299,7 @@ module core #(
   logic [CacheRowW-1:0]           cache_write_row;
   logic [Groups-1:0]              cache_group;
 
+  assign read_stage     = (score[5] | tree[5]) & first[5];
   assign operand_load   = norm[6] | mix[6] | ((score[6] | tree[6]) & first[6]);
   assign operand_staged = score[6] | tree[6];
   assign factor_load    = norm[6] | mix[6] | score[6] | tree[6];
@@ -312,7 +321,7 @@ module core #(
 
     bank #(
       .GROUPS(Groups), .WEIGHT_W(WEIGHT_W), .WEIGHT_ROWS(WeightRows), .HEAD_ROWS(HeadRows),
-      .CACHE_ROWS(CacheRows), .STAGE_ROWS(Chunks), .STYLE(ULTRA ? "ultra" : "block")
+      .CACHE_ROWS(CacheRows), .STAGE_ROWS(Chunks), .ULTRA(ULTRA)
     ) u_bank (
       .clk_i,
       .load_weight_i    (load_here & {Groups{load[Weights]}}),
@@ -330,12 +339,13 @@ module core #(
       .head_row_i       (head_row_q),
       .read_cache_i     (read_cache),
       .cache_row_i      ({slice_q, mix[4], time_q}),
+      .read_stage_i     (read_stage),
+      .stage_row_i      (chunk[5]),
       .operand_load_i   (operand_load),
       .operand_staged_i (operand_staged),
       .operand_mix_i    (mix[6]),
       .norm_i           (normalised),
       .weight_i         (weights[8*Groups*((8*b)/HeadWidth) +: 8*Groups]),
-      .stage_row_i      (chunk[6]),
       .factor_load_i    (factor_load),
       .factor_cache_i   (factor_cache),
       .factor_head_i    (factor_head),
@@ -384,7 +394,7 @@ module core #(
   logic [16*LaneHeads-1:0] reciprocal;
   logic [6*LaneHeads-1:0]  reciprocal_shift;
   logic [5:0]              drain_shift;
-  logic                    logits_valid, to_cache_q, to_logits_q;
+  logic                    logits_valid, to_cache_q;
   logic [16*DRAIN-1:0]     logits_row;
 
   assign drain_shift = (phase[9] == Head) ? head_shift : (phase[9] == Up) ? up_shift : qkv_shift;
@@ -392,7 +402,6 @@ module core #(
   always_ff @(posedge clk_i) begin
     if (capture) begin
       to_cache_q    <= (phase[9] == Key) | (phase[9] == Value);
-      to_logits_q   <= phase[9] == Head;
       cache_value_q <= phase[9] == Value;
       cache_slice_q <= slice_q;
       stage_row_q   <= chunk[9];

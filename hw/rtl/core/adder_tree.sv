@@ -5,8 +5,8 @@
 // before, so nothing overflows and no carry chain is longer than it has to be. INPUTS need not be a
 // power of two: the missing terms are zeros, and what adds them folds away.
 //
-// Terms and sums stand 32 bits apart, whatever their width: a simulator then finds each in a word of
-// its own, and wires cost a synthesiser nothing.
+// Terms and sums stand 32 bits apart, whatever their width: a simulator then finds each in a word
+// of its own, and wires cost a synthesiser nothing.
 
 module adder_tree #(
   parameter int unsigned INPUTS = 8,
@@ -48,6 +48,10 @@ module adder_tree #(
       assign node[32*(Count-1+n) +: 32] = 32'(sum_q);
     end
   end
+
+  // A tree of one term has no clock; copies of the sign are cut off.
+  logic unused;
+  assign unused = ^{clk_i, advance_i, node};
 
   assign sum_o = node[31:0];
 endmodule

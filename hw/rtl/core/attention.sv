@@ -2,8 +2,8 @@
 //
 // The lanes hold HEADS heads; each has a softmax unit, which takes the scores of GROUPS positions a
 // clock and gives as many weights. All of them march in step, so that the first one speaks for all.
-// The weights of a row wait in their unit until the pass that mixes the values asks for them: `take_i`
-// is that pass' clock 6.
+// The weights of a row wait in their unit until the pass that mixes the values asks for them:
+// `take_i` is that pass' clock 6.
 //
 // Nothing is divided: the largest weight is 255, and the mixture is multiplied by the reciprocal of
 // the weights' sum, on its way out of the lanes. One table serves all heads, one head a clock.
@@ -43,7 +43,8 @@ module attention #(
 
   logic [GROUPS*HEADS-1:0]    scored;
   logic [16*GROUPS*HEADS-1:0] scores;
-  logic [HEADS-1:0]           waiting, row_last;
+  logic [HEADS-1:0]           waiting, row_last, taken;
+  logic [GROUPS*HEADS-1:0]    accepted;
   logic [SumW*HEADS-1:0]      sums;
   logic [3:0]                 last_q; // as many clocks as a requantiser without bias
 
@@ -55,7 +56,7 @@ module attention #(
         .clk_i,
         .rst_ni,
         .valid_i,
-        .ready_o     (),
+        .ready_o     (accepted[GROUPS*h+g]),
         .acc_i       (dots_i[32*(GROUPS*h+g) +: 24]),
         .bias_i      ('0),
         .multiplier_i,
@@ -72,7 +73,7 @@ module attention #(
       .clk_i,
       .rst_ni,
       .valid_i(scored[GROUPS*h]),
-      .ready_o(),
+      .ready_o(taken[h]),
       .score_i(scores[16*GROUPS*h +: 16*GROUPS]),
       .count_i,
       .last_i (last_q[3]),
@@ -85,6 +86,10 @@ module attention #(
   end
 
   assign ready_o = waiting[0];
+
+  // Nothing here ever has to wait for its successor: rows come far enough apart.
+  logic unused;
+  assign unused = ^{waiting, row_last, taken, accepted, scored, dots_i};
 
   // ---- The reciprocals. ----
   //

@@ -14,7 +14,7 @@ module bank #(
   parameter int unsigned HEAD_ROWS   = 256,
   parameter int unsigned CACHE_ROWS  = 512,
   parameter int unsigned STAGE_ROWS  = 1,
-  parameter              STYLE       = "block",
+  parameter bit          ULTRA       = 1'b0,
   // Derived; not to be set.
   parameter int unsigned WEIGHT_ROW_W = $clog2(WEIGHT_ROWS),
   parameter int unsigned HEAD_ROW_W   = $clog2(HEAD_ROWS),
@@ -44,13 +44,16 @@ module bank #(
   input  logic                    read_cache_i,
   input  logic [CACHE_ROW_W-1:0]  cache_row_i,
 
+  // Clock 5: the operands of a pass of the second dataflow leave the stage.
+  input  logic                    read_stage_i,
+  input  logic [STAGE_ROW_W-1:0]  stage_row_i,
+
   // Clock 6: the operand, and which memory the factor comes from.
   input  logic                    operand_load_i,
   input  logic                    operand_staged_i,
   input  logic                    operand_mix_i,
   input  logic [8*GROUPS-1:0]     norm_i,   // bytes with a sign
   input  logic [8*GROUPS-1:0]     weight_i, // bytes without
-  input  logic [STAGE_ROW_W-1:0]  stage_row_i,
   input  logic                    factor_load_i,
   input  logic                    factor_cache_i,
   input  logic                    factor_head_i,
@@ -72,7 +75,7 @@ module bank #(
     logic [8*WEIGHT_W-1:0] weights, head, chosen;
     logic [63:0]           cached, extended, factor_q;
 
-    memory #(.WIDTH(8 * WEIGHT_W), .DEPTH(WEIGHT_ROWS), .STYLE(STYLE)) u_weights (
+    memory #(.WIDTH(8 * WEIGHT_W), .DEPTH(WEIGHT_ROWS), .ULTRA(ULTRA)) u_weights (
       .clk_i,
       .write_i     (load_weight_i[g]),
       .write_row_i (load_row_i[WEIGHT_ROW_W-1:0]),
@@ -82,7 +85,7 @@ module bank #(
       .read_data_o (weights)
     );
 
-    memory #(.WIDTH(8 * WEIGHT_W), .DEPTH(HEAD_ROWS), .STYLE("block")) u_head (
+    memory #(.WIDTH(8 * WEIGHT_W), .DEPTH(HEAD_ROWS)) u_head (
       .clk_i,
       .write_i     (load_head_i[g]),
       .write_row_i (load_row_i[HEAD_ROW_W-1:0]),
@@ -92,7 +95,7 @@ module bank #(
       .read_data_o (head)
     );
 
-    memory #(.WIDTH(64), .DEPTH(CACHE_ROWS), .STYLE(STYLE)) u_cache (
+    memory #(.WIDTH(64), .DEPTH(CACHE_ROWS), .ULTRA(ULTRA)) u_cache (
       .clk_i,
       .write_i     (write_cache_i[g]),
       .write_row_i (write_cache_row_i),
@@ -117,16 +120,19 @@ module bank #(
                                              : {norm_i[8*g+7], norm_i[8*g +: 8]};
   end
 
+  logic unused;
+  assign unused = ^{load_row_i, load_data_i};
+
   // ---- Operands of the second dataflow: the same for every group. ----
   //
-  // So few rows that they are LUT RAM, read without a clock, on the way to the operand's register.
+  // So few rows that they are LUT RAM.
   logic [63:0] stage [STAGE_ROWS];
-  logic [63:0] staged;
+  logic [63:0] staged_q;
 
   always_ff @(posedge clk_i) begin
     if (write_stage_i) stage[write_stage_row_i] <= write_data_i;
+    if (read_stage_i) staged_q <= stage[stage_row_i];
   end
-  assign staged = stage[stage_row_i];
 
   // ---- The columns and the first three levels of the tree. ----
   logic [8*32*GROUPS-1:0] products; // group after group
@@ -145,7 +151,7 @@ module bank #(
       .operand_load_i,
       .operand_staged_i,
       .operand_i (operand),
-      .staged_i  (staged[8*i +: 8]),
+      .staged_i  (staged_q[8*i +: 8]),
       .multiply_i,
       .factor_i  (factors),
       .accumulate_i,

@@ -5,8 +5,8 @@
 // `hold_o`, where they wait for the requantisers while the next pass accumulates. In the second the
 // operand is loaded once a pass, and the product leaves for the adder tree.
 //
-// Registers before and after the multiplication, and the addition after it: the shape of a DSP slice
-// of any vendor, whose own registers these become. Nothing is reset, since only clocks that carry
+// Registers before and after the multiplication, and the addition after it: the shape of a DSP
+// slice of any vendor, whose own registers these become. Nothing is reset, since only clocks that carry
 // something of use move a register.
 
 module column #(
@@ -36,7 +36,7 @@ module column #(
   for (genvar g = 0; g < GROUPS; g++) begin : g_lane
     logic signed [8:0]  operand_q;
     logic signed [7:0]  factor;
-    logic signed [16:0] product_q;
+    logic signed [31:0] product_q; // 17 bits and copies of the sign, for the simulator's sake
     logic signed [23:0] sum_q;
 
     assign factor = factor_i[8*g +: 8];
@@ -45,11 +45,14 @@ module column #(
       if (operand_load_i) begin
         operand_q <= operand_staged_i ? {staged_i[7], staged_i} : operand_i[9*g +: 9];
       end
-      if (multiply_i) product_q <= operand_q * factor;
-      if (accumulate_i) sum_q <= (first_i ? 24'sd0 : sum_q) + 24'(product_q);
+      if (multiply_i) product_q <= 32'(operand_q) * 32'(factor);
+      if (accumulate_i) begin
+        if (first_i) sum_q <= product_q[23:0];
+        else sum_q <= sum_q + product_q[23:0];
+      end
     end
 
-    assign product_o[32*g +: 32] = 32'(product_q);
+    assign product_o[32*g +: 32] = product_q;
     assign sums[24*g +: 24]      = sum_q;
   end
 

@@ -3,12 +3,12 @@
 //
 // Columns leave in order, DRAIN a clock, each with its bias and its multiplier from the parameter
 // memory, whose rows are used one after another through the whole token. What Mix leaves has no
-// parameters: its multiplier is the reciprocal of the head's sum of weights. Bytes go eight at a time
-// to where the pass wants them; those of Up through GELU's table first; logits keep their 16 bits.
+// parameters: its multiplier is the reciprocal of the head's sum of weights. Bytes go eight at a
+// time to where the pass wants them, those of Up through GELU's table first; logits keep 16 bits.
 //
-// start_i comes with the capture: the clock before hold_i is there. What it says of the pass (to_... ,
-// shift_i) is kept until the next start_i, which cannot come before the last byte has left: between
-// the two lies the whole way of a beat.
+// start_i comes with the capture: the clock before hold_i is there. What it says of the pass is kept
+// until the next start_i, which cannot come before the last byte has left: between the two lies the
+// whole way of a beat.
 
 module drain #(
   parameter int unsigned COLUMNS    = 64,
@@ -62,7 +62,8 @@ module drain #(
   localparam int unsigned GeluRowW  = $clog2(GeluRows);
 
   // ---- The pass and the slot of DRAIN columns that leaves. ----
-  logic             mix_q, to_gelu_q, to_logits_q, busy_q, last_slot, take_q, last_q, last_taken_q;
+  logic             mix_q, to_gelu_q, to_logits_q, busy_q, last_slot;
+  logic             take_q, last_q, last_taken_q, last_known_q;
   logic [5:0]       shift_q;
   logic [SlotW-1:0] slot_q;
   logic [HeadW-1:0] head;
@@ -82,13 +83,14 @@ module drain #(
   end
 
   always_ff @(posedge clk_i) begin
-    if (!rst_ni) {busy_q, take_q, last_q, last_taken_q} <= '0;
+    if (!rst_ni) {busy_q, take_q, last_q, last_taken_q, last_known_q} <= '0;
     else begin
       if (start_i) busy_q <= 1'b1;
       else if (last_slot) busy_q <= 1'b0;
       take_q       <= busy_q;
       last_q       <= busy_q & last_slot;
       last_taken_q <= last_q;
+      last_known_q <= last_taken_q;
     end
   end
 
@@ -98,9 +100,10 @@ module drain #(
     assign head = '0;
   end
 
-  // The sequencer may count on results as soon as nothing that it issues now can be earlier.
+  // The sequencer may count on results once nothing that it issues can come before them any more:
+  // long before they have arrived.
   assign hold_free_o = busy_q & last_slot;
-  assign drained_o   = last_taken_q;
+  assign drained_o   = to_gelu_q ? last_known_q : last_taken_q;
 
   logic [24*DRAIN-1:0] columns_q;
   always_ff @(posedge clk_i) begin
@@ -124,7 +127,7 @@ module drain #(
   end
 
   // ---- The requantisers, and GELU. ----
-  logic [DRAIN-1:0]   done;
+  logic [DRAIN-1:0]   done, accepted; // all alike
   logic [8*DRAIN-1:0] bytes, active;
   logic [1:0]         gelu_q;
 
@@ -151,7 +154,7 @@ module drain #(
       .clk_i,
       .rst_ni,
       .valid_i     (take_q),
-      .ready_o     (),
+      .ready_o     (accepted[d]),
       .acc_i       (columns_q[24*d +: 24]),
       .bias_i      (entry_q[39:16]),
       .multiplier_i(entry_q[15:0]),
@@ -176,6 +179,9 @@ module drain #(
       .read_data_o (active[8*d +: 8])
     );
   end
+
+  logic unused;
+  assign unused = ^{done, accepted, load_row_i};
 
   assign logits_valid_o = done[0] & to_logits_q;
 

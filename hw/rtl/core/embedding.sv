@@ -1,5 +1,5 @@
-// The residual stream's beginning: a row of the token table plus a row of positions, GROUPS elements
-// a clock, three clocks after embed_i.
+// The residual stream's beginning: a row of the token table plus a row of positions, GROUPS
+// elements a clock, three clocks after embed_i.
 
 module embedding #(
   parameter int unsigned WIDTH  = 128,
@@ -26,7 +26,7 @@ module embedding #(
   output logic                   valid_o,
   output logic [16*GROUPS-1:0]   value_o
 );
-  // Each row starts at a multiple of a power of two, so that an address is two numbers side by side.
+  // Rows start at multiples of a power of two, so that an address is two numbers side by side.
   localparam int unsigned TokenRows    = VOCAB << BEAT_W;
   localparam int unsigned PositionRows = BLOCK << BEAT_W;
   localparam int unsigned TokenW       = $clog2(TokenRows);
@@ -66,6 +66,9 @@ module embedding #(
     end
     assign value_o[16*g +: 16] = 16'(both_q) << shift_i;
   end
+
+  logic unused;
+  assign unused = ^load_row_i;
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) {read_q, sum_q, valid_o} <= '0;

@@ -44,7 +44,7 @@ module logits #(
     end else begin
       if (start_i) written_q <= '0;
       else if (valid_i) written_q <= written_q + 1'b1;
-      // The reader may be done before the last row has come, if that one has none of the vocabulary.
+      // The reader may be done before the last row comes, if that one is beyond the vocabulary.
       if (valid_i && written_q == '0) unread_o <= 1'b1;
       else if (logit_valid_o && logit_ready_i && logit_last_o) unread_o <= 1'b0;
     end

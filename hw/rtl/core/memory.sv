@@ -6,13 +6,13 @@
 //
 // A row that is read in the clock in which it is written may give anything: no user does that.
 // Promised to Yosys by no_rw_check, which would otherwise compare addresses and hold the data back
-// in logic. STYLE is "block", "ultra", "distributed", or "auto" for what the synthesiser prefers.
+// in logic. ULTRA asks for UltraRAM, 4,096 rows of 72 bits a block, where the device has it.
 
 module memory #(
   parameter int unsigned WIDTH  = 8,
   parameter int unsigned DEPTH  = 256,
   parameter bit          OUTPUT = 1'b1,
-  parameter              STYLE  = "auto",
+  parameter bit          ULTRA  = 1'b0,
   // Derived; not to be set.
   parameter int unsigned ROW_W  = (DEPTH > 1) ? $clog2(DEPTH) : 1
 ) (
@@ -26,8 +26,10 @@ module memory #(
   input  logic [ROW_W-1:0] read_row_i,
   output logic [WIDTH-1:0] read_data_o
 );
-  (* no_rw_check, ram_style = STYLE *) logic [WIDTH-1:0] rows [DEPTH];
+  (* no_rw_check, ram_style = ULTRA ? "ultra" : "auto" *) logic [WIDTH-1:0] rows [DEPTH];
   logic [WIDTH-1:0] data_q;
+  logic             unused; // by a simulator
+  assign unused = ULTRA;
 
   always_ff @(posedge clk_i) begin
     if (write_i) rows[write_row_i] <= write_data_i;

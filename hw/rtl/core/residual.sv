@@ -1,4 +1,4 @@
-// The residual stream: what is added to it, how large it is, and its way back as a normalised vector.
+// The residual stream: what is added to it, how large it is, its way back as a normalised vector.
 //
 // Sums of the second dataflow arrive GROUPS a clock. All slices but the last leave theirs in the
 // memory of partial sums. What the last one completes is requantised, added to the stream and
@@ -97,13 +97,16 @@ module residual #(
   logic [15:0] rsqrt;
 
   logic [16*GROUPS-1:0] new_q, old;
-  logic [GROUPS-1:0]    delta_valid;
+  logic [GROUPS-1:0]    delta_valid, norm_valid, delta_accepted, norm_accepted;
+  logic                 accepted, unused;
+  assign unused = ^{accepted, delta_accepted, norm_accepted, delta_valid, norm_valid, load_row_i,
+                    sum_i};
 
   norm_statistics #(.WORDS(GROUPS)) u_statistics (
     .clk_i,
     .rst_ni,
     .valid_i   (new_valid_q),
-    .ready_o   (),
+    .ready_o   (accepted),
     .residual_i(new_q),
     .last_i    (new_last_q),
     .epsilon_i,
@@ -185,7 +188,7 @@ module residual #(
       .clk_i,
       .rst_ni,
       .valid_i     (done[3]),
-      .ready_o     (),
+      .ready_o     (delta_accepted[g]),
       .acc_i       (whole_q),
       .bias_i      (entry[39:16]),
       .multiplier_i(entry[15:0]),
@@ -207,12 +210,12 @@ module residual #(
       .clk_i,
       .rst_ni,
       .valid_i     (norm_q[1]),
-      .ready_o     (),
+      .ready_o     (norm_accepted[g]),
       .acc_i       (old[16*g +: 16]),
       .bias_i      ('0),
       .multiplier_i(rsqrt),
       .shift_i     (norm_shift_q),
-      .valid_o     (),
+      .valid_o     (norm_valid[g]),
       .ready_i     (1'b1),
       .value_o     (norm_o[8*g +: 8])
     );

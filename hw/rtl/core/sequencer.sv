@@ -146,9 +146,9 @@ module sequencer #(
 
   // ---- What has to have happened before a beat. ----
   //
-  // pending_q counts passes whose results are still on their way to where they are read; at most the
-  // last two passes of the first dataflow are. hold_busy_q says that the registers between lanes and
-  // requantisers are not empty, or will not be when this beat reaches them.
+  // pending_q counts passes whose results are still on their way to where they are read; at most
+  // the last two passes of the first dataflow are. hold_busy_q says that the registers between lanes
+  // and requantisers are not empty, or will not be when this beat reaches them.
   logic       go, issue, last_beat, norm_valid_q, hold_busy_q, collects;
   logic [1:0] pending_q, allowed;
   logic       norm_pass, tree_pass;
@@ -183,7 +183,9 @@ module sequencer #(
     endcase
     unique case (phase_q)
       Embed:      go = 1'b1;
-      Query, Key, Value, Up, Head: go = norm_valid_q & ~(last_beat & hold_busy_q);
+      Query, Key, Value, Up, Head: begin
+        go = (norm_valid_q | norm_ready_i) & ~(last_beat & hold_busy_q);
+      end
       Mix:        go = ((beat_q != '0) | mix_ready_i) & ~(last_beat & hold_busy_q);
       Score, Out, Down: go = 1'b1;
       default:    go = 1'b0;

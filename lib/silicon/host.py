@@ -212,8 +212,8 @@ class Board:
         body = self.link.request(Kind.HELLO).body
         if len(body) != HELLO.size or body[0] != VERSION:
             raise BookError(
-                f"the board at {self.link.line.name} speaks version {body[0] if body else 0} of the protocol, this host "
-                f"version {VERSION}; program the board with the bitstream of this version of the book"
+                f"the board at {self.link.line.name} speaks version {body[0] if body else 0} of the protocol, this "
+                f"host version {VERSION}; program the board with the bitstream of this version of the book"
             )
         _, lanes, *sizes, drain, word, model = HELLO.unpack(body)
         if (shape := Shape(*sizes)) != self.model.shape:

@@ -355,7 +355,7 @@ def continuation(prompt: str, length: int) -> str:
 
 @pytest.fixture
 def shipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "load_shipped", lambda name: (SimpleNamespace(model=model(), logits_scale=0.01), {}))
+    monkeypatch.setattr(host, "load_shipped", lambda name: (SimpleNamespace(model=model(), logits_scale=0.0003), {}))
     monkeypatch.setattr(host, "SimulatedBoard", lambda layout: SimulatedBoard(replace(layout, drain=LAYOUT.drain)))
 
 

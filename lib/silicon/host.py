@@ -19,6 +19,7 @@ from dataclasses import dataclass, fields
 from typing import Callable, Iterator, TypeVar
 
 import numpy as np
+from tqdm import tqdm
 
 from lib.errors import BookError, run_command
 from lib.gpt import window_start
@@ -231,7 +232,8 @@ class Board:
 
     def _load(self) -> None:
         """Write the image in frames, then the model's name: a board reset or cut off half-way has none."""
-        for address, words in blocks(image(self.model, self.core.layout), (MOST - 4) // self.core.word):
+        parts = list(blocks(image(self.model, self.core.layout), (MOST - 4) // self.core.word))
+        for address, words in tqdm(parts, desc="loading the model", leave=False, disable=None):  # silent in a pipe
             self._ask(Kind.LOAD, struct.pack("<I", address) + words.astype("<u8").tobytes())
         self._ask(Kind.MODEL, struct.pack("<Q", self.name))
 

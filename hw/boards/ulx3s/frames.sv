@@ -284,7 +284,7 @@ module frames #(
   logic [8*HelloBytes-1:0]             hello, body;
   logic [8*(HelloBytes+HeadBytes)-1:0] fixed;
   logic [7:0]                          fixed_length, logit_length;
-  logic                                settled_q;
+  logic [2:0]                          settled_q;
 
   assign hello = {model_q, 8'(LoadBytes), 8'(DRAIN), 8'(WEIGHT_W), 16'(VOCAB), 16'(BLOCK),
                   8'(HEADS), 16'(WIDTH), 8'(LAYERS), 16'(LANES), Version};
@@ -314,22 +314,23 @@ module frames #(
   assign fixed  = {body, context_q, nonce_q, status_q};
   assign offset = index_q - fixed_length;
 
-  // A byte is good from the second clock on after the index has moved: the memory of the logits has
-  // answered by then, and the wide choice among the fixed bytes has a register of its own.
-  logic [7:0] fixed_q;
+  // The line leaves dozens of clocks for a byte, so a choice may take three: first the memory of the
+  // logits answers, slowly, and the fixed byte is chosen, then one of the two, and then it counts.
+  logic [7:0] fixed_q, payload_q;
   logic       odd_q, of_logits_q;
   always_ff @(posedge clk_i) begin
-    settled_q   <= (state_q == Reply) & ~payload_taken;
+    settled_q   <= {settled_q[1:0], 1'b1} & {3{(state_q == Reply) & ~payload_taken}};
     fixed_q     <= fixed[8*index_q[4:0] +: 8];
     odd_q       <= offset[0];
     of_logits_q <= index_q >= fixed_length;
+    payload_q   <= !of_logits_q ? fixed_q : odd_q ? logit_q[15:8] : logit_q[7:0];
   end
 
   assign kind_o          = {1'b1, kind_i[6:0]};
   assign sequence_o      = sequence_i;
   assign length_o        = fixed_length + logit_length;
-  assign payload_valid_o = settled_q & (state_q == Reply);
-  assign payload_o       = !of_logits_q ? fixed_q : odd_q ? logit_q[15:8] : logit_q[7:0];
+  assign payload_valid_o = settled_q[2] & (state_q == Reply);
+  assign payload_o       = payload_q;
 
   assign ready_o = model_q != '0;
   assign known_o = nonce_q != '0;

@@ -210,7 +210,7 @@ def test_a_token_is_fed_once_however_often_it_is_asked_for(simulated: SimulatedB
     token = lambda token, position, first=0, n=0: ask(Kind.TOKEN, token, position, 0, first, n)  # noqa: E731
     assert ask(Kind.TOKEN, 5, 0, 0, 0, 0).status == Status.NO_MODEL
     board = Board(link, model())  # loads
-    nonce = board._nonce
+    nonce = ask(Kind.HELLO).nonce
     first, again = token(5, 0, 3, 20), token(5, 0, 3, 20)
     assert first == again == Reply(Status.DONE, nonce, 1, first.body)
     wanted = Golden(model()).feed(5)

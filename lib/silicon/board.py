@@ -29,25 +29,25 @@ SILENCE = 100  # bits that end a frame
 BUSY = 1 << 2  # of the diodes
 
 
-def parameters(layout: Layout, model: int = 0) -> dict[str, int | str]:
-    """Return the parameters of board.sv for a core; model: the name of the one in the bitstream, 0 for none."""
+def parameters(layout: Layout) -> dict[str, int]:
+    """Return the parameters of board.sv for a core without a model."""
     sizes = {name: value for name, value in layout.parameters().items() if name != "ULTRA"}
-    return {**sizes, "MODEL": f"64'h{model:016x}", "CLOCKS": CLOCKS, "SILENCE": SILENCE}
+    return {**sizes, "CLOCKS": CLOCKS, "SILENCE": SILENCE}
 
 
 class SimulatedBoard:
     """A ``Line`` with the board at its other end. It runs only while it is read, and a second has CLOCK_HZ clocks."""
 
-    def __init__(self, layout: Layout, model: int = 0, seed: int = 1) -> None:
+    def __init__(self, layout: Layout, seed: int = 1) -> None:
         self.name = "the simulated board"
         self.clocks = 0  # run so far
-        self._library = _load(library(BOARD, parameters(layout, model), HARNESS, lambda header: []))
+        self._library = _load(library(BOARD, parameters(layout), HARNESS, lambda header: []))
         self._seed = seed
         self._board: int | None = None
         self.power()
 
     def power(self) -> None:
-        """Turn the board off and on: whatever the bitstream did not bring is gone."""
+        """Turn the board off and on: registers and memories, the model's too, hold noise again."""
         self.close()
         self._board = self._library.board_new(CLOCKS, self._seed)
 

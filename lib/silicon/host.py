@@ -36,6 +36,7 @@ T = TypeVar("T")
 HEAD = struct.Struct("<BHH")  # of a reply: status, nonce, context
 HELLO = struct.Struct("<BHBHBHHBBBQ")
 PATIENCE = 0.5  # seconds of silence; a token takes milliseconds, a USB adapter tens of them
+SIMULATED_PATIENCE = 30.0  # a refill of pocket's context takes seconds to simulate
 
 
 def fingerprint(model: IntegerModel) -> int:
@@ -314,7 +315,7 @@ def main() -> None:
     prompt, (calibrated, _) = encode_prompt(given.prompt), load_shipped(given.model)
     model = calibrated.model
     with opened(given.port, model.shape, given.lanes) as line:
-        board = Board(Link(line), model, given.load)
+        board = Board(Link(line, SIMULATED_PATIENCE if given.port == "sim" else PATIENCE), model, given.load)
         print(given.prompt, end="", flush=True)
         scale = calibrated.logits_scale
         for token in story(board, prompt, given.length, given.temperature, scale, given.seed):

@@ -1,4 +1,4 @@
-// Serves the host's requests: each frame that frame_rx.sv shows is answered by exactly one frame.
+// Serves the host's requests: each frame that frame_rx.sv shows is answered by exactly one.
 //
 // A reply has the request's sequence number and its kind with bit 7 set. Its payload begins with
 //

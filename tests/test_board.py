@@ -261,7 +261,7 @@ def test_another_model_is_recognised_and_replaced_only_on_demand(simulated: Simu
 
 
 def test_nothing_wrong_passes_a_bad_line() -> None:
-    counts = stress(model(), LAYOUT, frames=1200, patience=PATIENCE)
+    counts = stress(model(), LAYOUT, frames=1100, patience=PATIENCE)
     assert counts.wrong == 0 and counts.tokens > 800 and counts.restarts > 3
     assert counts.corrupted > 100 and counts.corrupted == counts.recovered + counts.reported
 

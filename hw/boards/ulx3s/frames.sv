@@ -314,8 +314,8 @@ module frames #(
   assign fixed  = {body, context_q, nonce_q, status_q};
   assign offset = index_q - fixed_length;
 
-  // The line leaves dozens of clocks for a byte, so a choice may take three: first the memory of the
-  // logits answers, slowly, and the fixed byte is chosen, then one of the two, and then it counts.
+  // The line leaves dozens of clocks for a byte, so the choice may take three: first the memory of
+  // the logits answers, slowly, and the fixed byte is chosen, then one of the two.
   logic [7:0] fixed_q, payload_q;
   logic       odd_q, of_logits_q;
   always_ff @(posedge clk_i) begin

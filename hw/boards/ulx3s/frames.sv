@@ -283,7 +283,7 @@ module frames #(
   // ---- The reply: fixed bytes, then logits. ----
   logic [8*HelloBytes-1:0]             hello, body;
   logic [8*(HelloBytes+HeadBytes)-1:0] fixed;
-  logic [7:0]                          fixed_length, logit_length;
+  logic [7:0]                          fixed_length, fixed_length_q, logit_length;
   logic [2:0]                          settled_q;
 
   assign hello = {model_q, 8'(LoadBytes), 8'(DRAIN), 8'(WEIGHT_W), 16'(VOCAB), 16'(BLOCK),
@@ -312,23 +312,26 @@ module frames #(
   end
 
   assign fixed  = {body, context_q, nonce_q, status_q};
-  assign offset = index_q - fixed_length;
+  assign offset = index_q - fixed_length_q;
 
-  // The line leaves dozens of clocks for a byte, so the choice may take three: first the memory of
-  // the logits answers, slowly, and the fixed byte is chosen, then one of the two.
+  // The line leaves dozens of clocks for a byte, so all of this may take some: the lengths are there
+  // long before the frame's header is sent; then the memory of the logits answers, slowly, and the
+  // fixed byte is chosen, then one of the two.
   logic [7:0] fixed_q, payload_q;
   logic       odd_q, of_logits_q;
   always_ff @(posedge clk_i) begin
+    fixed_length_q <= fixed_length;
+    length_o       <= fixed_length + logit_length;
+
     settled_q   <= {settled_q[1:0], 1'b1} & {3{(state_q == Reply) & ~payload_taken}};
     fixed_q     <= fixed[8*index_q[4:0] +: 8];
     odd_q       <= offset[0];
-    of_logits_q <= index_q >= fixed_length;
+    of_logits_q <= index_q >= fixed_length_q;
     payload_q   <= !of_logits_q ? fixed_q : odd_q ? logit_q[15:8] : logit_q[7:0];
   end
 
   assign kind_o          = {1'b1, kind_i[6:0]};
   assign sequence_o      = sequence_i;
-  assign length_o        = fixed_length + logit_length;
   assign payload_valid_o = settled_q[2] & (state_q == Reply);
   assign payload_o       = payload_q;
 

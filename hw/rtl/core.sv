@@ -515,7 +515,7 @@ module core #(
 
   // The layer may have changed when the last sums of Down are requantised: their shift may not.
   always_ff @(posedge clk_i) begin
-    if (tree[4] && first[4]) tree_shift_q <= (phase[4] == Out) ? out_shift : down_shift;
+    if (tree[0] && first[0]) tree_shift_q <= (phase[0] == Out) ? out_shift : down_shift;
   end
 
   residual #(.LAYERS(LAYERS), .WIDTH(WIDTH), .GROUPS(Groups)) u_residual (

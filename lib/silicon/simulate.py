@@ -50,21 +50,30 @@ class Run:
 class Core:
     """A core with a model in it, its context empty at first.
 
-    After ``step`` its results stand in ``argmax``, ``bad``, ``cycles`` and ``interval``, as in a ``Run``. Raises
-    BookError for a combination of shape, lanes and drain that no core has, and when a tool is missing.
+    seed: of the noise in its registers and memories before they are reset or loaded; probe: for ``trace``; optimise:
+    how much g++ does, "-O1" for a core that has little to compute. After ``step`` its results stand in ``argmax``,
+    ``bad``, ``cycles`` and ``interval``, as in a ``Run``. Raises BookError for a combination of shape, lanes and drain
+    that no core has, and when a tool is missing.
     """
 
     def __init__(
-        self, model: IntegerModel, lanes: int, drain: int = 8, seed: int = 1, probe: bool = False
+        self,
+        model: IntegerModel,
+        lanes: int,
+        drain: int = 8,
+        seed: int = 1,
+        probe: bool = False,
+        optimise: str = "-O2",
     ) -> None:
         self.layout = Layout(model.shape, lanes, drain)
         words = image(model, self.layout)
         self._probes = SOFTMAX_PORTS if probe else ()
-        self._library = ctypes.CDLL(os.fspath(build(self.layout, self._probes)))
+        self._library = ctypes.CDLL(os.fspath(build(self.layout, self._probes, optimise)))
         self._library.core_new.restype = ctypes.c_void_p
         self._library.core_run.restype = ctypes.c_size_t
         self._core = ctypes.c_void_p(self._library.core_new(ctypes.c_uint64(seed)))
-        self._library.core_load(self._core, _pointer(words.address), _pointer(words.data), ctypes.c_size_t(len(words.data)))
+        count = ctypes.c_size_t(len(words.data))
+        self._library.core_load(self._core, _pointer(words.address), _pointer(words.data), count)
 
     def __del__(self) -> None:
         if hasattr(self, "_core"):
@@ -79,7 +88,7 @@ class Core:
 
         offer, accept: in what share of the clocks, at random, a token is offered and a logit taken; accept above 0.
         """
-        run, finished, _ = self._run(tokens, offer, accept, seed)
+        run, finished = self._run(tokens, offer, accept, seed)
         if finished < len(tokens):
             raise BookError(f"the core took more than {self._limit()} clocks for a token; its source is broken")
         return run
@@ -113,7 +122,7 @@ class Core:
         leave it in one clock lie side by side in score_i, 16 bits each, and value_o, 8 bits each, the first one lowest.
         """
         trace = np.zeros((self._limit(), 1 + len(self._probes)), np.uint64)
-        run, _, _ = self._run([token], 1.0, 1.0, 1, trace)
+        run, _ = self._run([token], 1.0, 1.0, 1, trace)
         columns = trace[: run.intervals[0]].T
         return dict(zip(("phase_o", *self._probes), columns))
 
@@ -130,7 +139,7 @@ class Core:
         seed: int,
         trace: np.ndarray | None = None,
         limit: int | None = None,
-    ) -> tuple[Run, int, None]:
+    ) -> tuple[Run, int]:
         given = np.asarray(tokens)
         if given.size and not 0 <= given.min() <= given.max() <= 255:
             raise BookError("a token is outside 0 to 255, and cannot be offered to the core; encode text with lib.text")
@@ -144,17 +153,17 @@ class Core:
         )
         table = np.array([[getattr(step, name) for name, _ in _Step._fields_] for step in steps]).reshape(n, 5).T
         run = Run(logits.astype(np.int64), table[3], table[4].astype(bool), table[1], table[2])
-        return run, finished, None
+        return run, finished
 
 
-def build(layout: Layout, probes: Sequence[str] = ()) -> Path:
+def build(layout: Layout, probes: Sequence[str] = (), optimise: str = "-O2") -> Path:
     """Return the library of a core, built unless the cache has it; ``probes``: ports of softmax.sv to be looked at."""
     visible = "".join(f'public_flat_rd -module "softmax" -var "{port}"\n' for port in probes)
     macros = [f"-DVOCAB={layout.shape.vocab}"]
     if probes:
         macros.append("-DPROBES=" + " ".join(f"X({SOFTMAX_PATH}{port})" for port in probes))
     settings = f"`verilator_config\n{visible}" if probes else ""
-    return library(CORE, layout.parameters(), HARNESS, lambda header: macros, settings)
+    return library(CORE, layout.parameters(), HARNESS, lambda header: macros, settings, optimise)
 
 
 def _pointer(array: np.ndarray) -> ctypes.c_void_p:

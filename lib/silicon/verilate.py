@@ -106,14 +106,16 @@ def library(
     harness: Path,
     macros: Callable[[str], Sequence[str]],
     settings: str = "",
+    optimise: str = "-O2",
 ) -> Path:
     """Return a unit's library together with the C++ of a harness, built unless the cache has it.
 
     ``macros`` gives the harness's from the header of the class that Verilator made, Vunit. ``settings``: text of a
-    configuration file for Verilator (.vlt). Raises BookError as ``build`` does.
+    configuration file for Verilator (.vlt). optimise: how much g++ is to do. Raises BookError as ``build`` does.
     """
     root, options = verilator_root(), _settings(parameters, unit.sources)
-    texts = [unit.top, version("verilator"), *VERILATE, *COMPILE, *options, *unit.inputs, "", *unit.outputs, settings]
+    texts = [unit.top, version("verilator"), *VERILATE, *COMPILE, *options, *unit.inputs, "", *unit.outputs]
+    texts += [settings, optimise]
     path = CACHE / f"{unit.top}-{digest([*included(unit.sources), harness], texts)}.so"
     if path.exists():
         return path
@@ -129,7 +131,7 @@ def library(
         whole.write_text("".join(f'#include "{part}"\n' for part in parts))
         made = Path(scratch) / path.name
         includes = ["-I" + scratch, *_includes(root)]
-        _compile([*includes, *macros(header), "-shared", "-o", made, whole, *runtime], unit.top)
+        _compile([optimise, *includes, *macros(header), "-shared", "-o", made, whole, *runtime], unit.top)
         os.replace(made, path)
     return path
 

@@ -6,8 +6,8 @@
 // operand is loaded once a pass, and the product leaves for the adder tree.
 //
 // Registers before and after the multiplication, and the addition after it: the shape of a DSP
-// slice of any vendor, whose own registers these become. Nothing is reset, since only clocks that carry
-// something of use move a register.
+// slice of any vendor, whose own registers these become. Nothing is reset, since only clocks that
+// carry something of use move a register.
 
 module column #(
   parameter int unsigned GROUPS = 1

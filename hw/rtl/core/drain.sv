@@ -6,9 +6,9 @@
 // parameters: its multiplier is the reciprocal of the head's sum of weights. Bytes go eight at a
 // time to where the pass wants them, those of Up through GELU's table first; logits keep 16 bits.
 //
-// start_i comes with the capture: the clock before hold_i is there. What it says of the pass is kept
-// until the next start_i, which cannot come before the last byte has left: between the two lies the
-// whole way of a beat.
+// start_i comes with the capture: the clock before hold_i is there. What it says of the pass is
+// kept until the next start_i, which cannot come before the last byte has left: between the two
+// lies the whole way of a beat.
 
 module drain #(
   parameter int unsigned COLUMNS    = 64,

@@ -147,8 +147,8 @@ module sequencer #(
   // ---- What has to have happened before a beat. ----
   //
   // pending_q counts passes whose results are still on their way to where they are read; at most
-  // the last two passes of the first dataflow are. hold_busy_q says that the registers between lanes
-  // and requantisers are not empty, or will not be when this beat reaches them.
+  // the last two passes of the first dataflow are. hold_busy_q says that the registers between
+  // lanes and requantisers are not empty, or will not be when this beat reaches them.
   logic       go, issue, last_beat, norm_valid_q, hold_busy_q, collects;
   logic [1:0] pending_q, allowed;
   logic       norm_pass, tree_pass;

@@ -206,8 +206,13 @@ def test_a_frame_ends_in_the_usual_checksum() -> None:
 
 def test_a_token_is_fed_once_however_often_it_is_asked_for(simulated: SimulatedBoard) -> None:
     link = Link(simulated, PATIENCE)
-    ask = lambda kind, *data: link.request(kind, bytes(data))  # noqa: E731
-    token = lambda token, position, first=0, n=0: ask(Kind.TOKEN, token, position, 0, first, n)  # noqa: E731
+
+    def ask(kind: Kind, *data: int) -> Reply:
+        return link.request(kind, bytes(data))
+
+    def token(token: int, position: int, first: int = 0, n: int = 0) -> Reply:
+        return ask(Kind.TOKEN, token, position, 0, first, n)
+
     assert ask(Kind.TOKEN, 5, 0, 0, 0, 0).status == Status.NO_MODEL
     board = Board(link, model())  # loads
     nonce = ask(Kind.HELLO).nonce

@@ -314,9 +314,9 @@ module frames #(
   assign fixed  = {body, context_q, nonce_q, status_q};
   assign offset = index_q - fixed_length_q;
 
-  // The line leaves dozens of clocks for a byte, so all of this may take some: the lengths are there
-  // before the header has been sent; then the memory of the logits answers, slowly, and the fixed
-  // byte is chosen, and then one of the two.
+  // The line leaves dozens of clocks for a byte, so all of this may take some. The lengths are
+  // there before the header is sent; then the memory of the logits answers, slowly, and the fixed byte is
+  // chosen, and then one of the two.
   logic [7:0] fixed_q, payload_q;
   logic       odd_q, of_logits_q;
   always_ff @(posedge clk_i) begin

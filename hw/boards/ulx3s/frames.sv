@@ -315,8 +315,8 @@ module frames #(
   assign offset = index_q - fixed_length_q;
 
   // The line leaves dozens of clocks for a byte, so all of this may take some. The lengths are
-  // there before the header is sent; then the memory of the logits answers, slowly, and the fixed byte is
-  // chosen, and then one of the two.
+  // there before the header has been sent. Then the memory of the logits answers, slowly, while
+  // the fixed byte is chosen, and one clock later one of the two is.
   logic [7:0] fixed_q, payload_q;
   logic       odd_q, of_logits_q;
   always_ff @(posedge clk_i) begin

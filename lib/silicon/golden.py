@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from lib.errors import BookError
 from lib.gpt import window_start
@@ -287,6 +288,7 @@ class Golden:
         return head(self.model, r)[0, 0]
 
 
+@threadpool_limits.wrap(limits=1)  # the products are small: threads would wait for one another
 def logits(model: IntegerModel, tokens: np.ndarray) -> np.ndarray:
     """Return the logits int64 (B, T, V) of windows of tokens int64 (B, T), T <= S: those of ``Golden``, all at once."""
     B, T = tokens.shape

@@ -32,7 +32,7 @@ from lib.silicon.verilate import included
 
 FOLDER = ROOT / "data" / "silicon"
 LANES = {"nano": (32, 64, 128), "pocket": (32, 64, 128, 256)}
-CELLS = {"xcup": ("pocket", (32, 64, 128, 256)), "ecp5": ("nano", (64, 128))}
+CELLS = {"ecp5": ("nano", (64,)), "xcup": ("pocket", (64, 128))}
 DEVICES = {  # what there is on the part: XCZU7EV by DS891, LFE5U-85F by Lattice's family data sheet
     "xcup": {"lut": 230_400, "ff": 460_800, "dsp": 1_728, "bram": 624, "uram": 96},
     "ecp5": {"lut": 83_640, "ff": 83_640, "dsp": 156, "bram": 208},
@@ -105,9 +105,11 @@ def _cells() -> dict[str, Any]:
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog="python -m lib.silicon.study", description="Make data/silicon anew.").parse_args()
-    write_json(FOLDER / "clocks.json", _clocks())
-    write_json(FOLDER / "cells.json", _cells())
+    parser = argparse.ArgumentParser(prog="python -m lib.silicon.study", description="Make data/silicon anew.")
+    parser.add_argument("--only", choices=STUDIES, help="one of the two files")
+    only = parser.parse_args().only
+    for name in [only] if only else STUDIES:
+        write_json(FOLDER / f"{name}.json", STUDIES[name]())
 
 
 if __name__ == "__main__":

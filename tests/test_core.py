@@ -59,7 +59,7 @@ QUICK = "-O1"  # nearly all of the time goes into g++
 CASES = _cases(20, seed=2) + [Case(Shape(1, 32, 4, 8, 256, 8), 128, 8)]
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def built() -> None:
     """Builds take nearly all of the time, and a build waits for g++: two at once."""
     with ThreadPoolExecutor(2) as pool:
@@ -80,6 +80,7 @@ def expected(model: IntegerModel, tokens: np.ndarray) -> np.ndarray:
     return np.stack([golden.feed(int(token)) for token in tokens])
 
 
+@pytest.mark.usefixtures("built")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_core_gives_the_golden_logits(case: Case) -> None:
     seed = CASES.index(case)

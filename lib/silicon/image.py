@@ -52,7 +52,8 @@ class Layout:
         if shape.width % self.columns or lanes % self.columns or self.groups & self.groups - 1:
             raise BookError(f"LANES is {lanes}; it must divide the width, {shape.width}, or be 1, 2 or 4 times as much")
         if self.groups > 4 or shape.width < 4 * self.groups:
-            raise BookError(f"LANES is {lanes}; a width of {shape.width} feeds {min(4, shape.width // 4) * shape.width}")
+            most = min(4, shape.width // 4) * shape.width
+            raise BookError(f"LANES is {lanes}; a width of {shape.width} feeds {most} at most")
         if self.drain not in (1, 2, 4, 8):
             raise BookError(f"DRAIN is {self.drain}; it must be 1, 2, 4 or 8")
         if shape.vocab > 256:

@@ -127,15 +127,19 @@ class Core:
         phase_o, and of a core made with ``probe`` the ports of the first head's softmax unit; positions that enter or
         leave it in one clock lie side by side in score_i, 16 bits each, and value_o, 8 bits each, the first one lowest.
         """
-        trace = np.zeros((self._limit(), 1 + len(self._probes)), np.uint64)
+        trace = np.zeros((self._clocks() * self.layout.shape.block, 1 + len(self._probes)), np.uint64)
         run, _ = self._run([token], 1.0, 1.0, 1, trace)
         columns = trace[: run.intervals[0]].T
         return dict(zip(("phase_o", *self._probes), columns))
 
+    def _clocks(self) -> int:
+        """Clocks that no position needs whose logits are read at once."""
+        shape = self.layout.shape
+        return 4 * (shape.layers + 1) * (100 + 12 * shape.width**2 // self.layout.lanes + 2 * shape.block) + shape.vocab
+
     def _limit(self) -> int:
         """Clocks that no token needs, a refill and slow readers included."""
-        shape = self.layout.shape
-        return 1000 * (shape.block + shape.vocab) * (shape.layers + 1) * (1 + 12 * shape.width**2 // self.layout.lanes)
+        return 1000 * self._clocks() * self.layout.shape.block
 
     def _run(
         self,

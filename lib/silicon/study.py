@@ -104,6 +104,9 @@ def _cells() -> dict[str, Any]:
     }
 
 
+STUDIES = {"clocks": _clocks, "cells": _cells}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lib.silicon.study", description="Make data/silicon anew.")
     parser.add_argument("--only", choices=STUDIES, help="one of the two files")

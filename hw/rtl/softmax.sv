@@ -7,9 +7,9 @@
 //   WEIGHTS = 1  the weight relative to the row's largest, 2^-d in 1/256, at most 255. Nothing is
 //                divided: by sum_o, which is whole with last_o, the caller divides what it weighed.
 //
-// COLUMNS scores enter a clock, and as many weights leave, the first lowest. What a row leaves empty
-// of its last clock, count_i says, the number of scores in it: the others are not looked at, and
-// weigh 0. In the clocks before, count_i is not read. Columns and PIPELINED are for weights alone.
+// Or COLUMNS scores enter a clock, the first lowest, and as many weights leave. With a row's last
+// scores count_i says how many columns hold one; the others are not looked at, and weigh 0. Before,
+// count_i is not read. Columns and PIPELINED are for weights alone.
 //
 // Where d = n + f octaves lie below the row's largest score, 2^-d is taken for (1 - f/2) 2^-n, and
 // log2(1 + m) for m.
@@ -80,7 +80,7 @@ module softmax #(
   //
   // `last` lies beside its score: the end of a row is read, not counted, which saves a register for
   // the length and a comparator. One port writes, one reads, so a block RAM with its own output
-  // register fits; read and write never meet, since Fill does not read.
+  // register fits; read and write never meet, since nothing that Fill reads is used.
   //
   // Beside the scores of further columns lies whether they are there.
   (* ram_style = "block", no_rw_check *) logic [RowW-1:0] row [2**AddrW];
@@ -109,11 +109,10 @@ module softmax #(
     logic [RowW-1:0] read_q;
     logic            fetched_q;
 
-    // Every pass starts anew: what was fetched beyond a row's end does not count.
     always_ff @(posedge clk_i) begin
       if (step) begin
         read_q    <= row_q;
-        fetched_q <= ~filling & ~row_end;
+        fetched_q <= ~filling;
       end
     end
     assign read    = read_q;
@@ -275,8 +274,9 @@ module softmax #(
       assign ramp = 2'd2;
     end
 
-    // The octave's shift goes right by 0 to 3 first, where 2 - f still has few bits, and by multiples
-    // of 4 afterwards: a LUT chooses among four of the one and two of the other, and nothing is wide.
+    // The octave's shift goes right by 0 to 3 first, where 2 - f still has few bits, and by
+    // multiples of 4 afterwards: a LUT chooses among four of the one and two of the other, and
+    // nothing is wide.
     logic [FineW-1:0] fine;
     logic [Unit:0]    wide;
 

@@ -13,7 +13,7 @@ from lib.silicon.verilate import Unit
 RTL = ROOT / "hw" / "rtl"
 FP32 = RTL / "fp32"
 
-SOFTMAX = Unit("softmax", (RTL / "softmax.sv",), ("score_i", "last_i"), ("value_o", "last_o", "sum_o"))
+SOFTMAX = Unit("softmax", (RTL / "softmax.sv",), ("score_i", "last_i", "count_i"), ("value_o", "last_o", "sum_o"))
 GELU_TABLE = Unit("gelu_table", (RTL / "gelu_table.sv",), ("code_i",), ("code_o",))
 GELU_PRINTED = Unit("gelu_printed", (RTL / "gelu_printed.sv",), ("code_i",), ("code_o",))
 SOFTMAX_FP32 = Unit(
@@ -44,12 +44,23 @@ CORE = Unit(
 
 
 def row_items(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Lay rows of scores, int64 (N,) or float32 (N,), behind one another: items int64 (sum of N, 2), score and last."""
-    scores = np.concatenate(rows)
-    bits = scores.view(np.uint32) if scores.dtype == np.float32 else scores
-    last = np.zeros(len(scores), np.int64)
-    last[np.cumsum([len(row) for row in rows]) - 1] = 1
-    return np.stack([bits.astype(np.int64), last], axis=1)
+    """Lay rows of float32 (N,) behind one another for softmax_fp32.sv: items int64 (sum of N, 2), number and last."""
+    last = np.concatenate([np.arange(len(row)) == len(row) - 1 for row in rows])
+    return np.stack([np.concatenate(rows).view(np.uint32).astype(np.int64), last], axis=1)
+
+
+def score_items(rows: Sequence[np.ndarray], columns: int = 1, bits: int = 16) -> np.ndarray:
+    """Lay rows of scores, int64 (N,), behind one another for softmax.sv: items int64 (clocks, 3), scores, last, count.
+
+    Columns that a row leaves empty hold the largest score there is, and the count is 1 where it is not to be read.
+    """
+    items = []
+    for row in rows:
+        empty = -len(row) % columns
+        scores = np.append(row, np.full(empty, (1 << bits - 1) - 1)).reshape(-1, columns)
+        last = np.arange(len(scores)) == len(scores) - 1
+        items.append(np.stack([packed(scores, bits), last, np.where(last, columns - empty, 1)], axis=1))
+    return np.concatenate(items)
 
 
 def packed(words: np.ndarray, bits: int) -> np.ndarray:

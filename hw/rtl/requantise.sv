@@ -32,13 +32,15 @@ module requantise #(
   localparam int unsigned Stages   = BIAS ? 5 : 4;
   localparam int unsigned ProductW = ACC_W + 16;
 
-  // ---- Control: all stages step together, and stand still only while a result waits. ----
-  logic [Stages-1:0] valid_q;
+  // ---- Control: all stages step together, and stand still while a result waits. One that takes
+  // over nothing valid stands still, too: an idle unit costs no power, nor a simulator's time. ----
+  logic [Stages-1:0] valid_q, move;
   logic              step;
 
   assign valid_o = valid_q[Stages-1];
   assign step    = ready_i | ~valid_o;
   assign ready_o = step;
+  assign move    = {valid_q[Stages-2:0], valid_i} & {Stages{step}};
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) valid_q <= '0;
@@ -56,7 +58,7 @@ module requantise #(
     logic        [5:0]       shift_q;
 
     always_ff @(posedge clk_i) begin
-      if (step) begin
+      if (move[0]) begin
         sum_q        <= acc_i + bias_i;
         multiplier_q <= multiplier_i;
         shift_q      <= shift_i;
@@ -78,11 +80,13 @@ module requantise #(
   logic        [5:0]          shift_product_q, shift_kept_q;
 
   always_ff @(posedge clk_i) begin
-    if (step) begin
+    if (move[Stages-4]) begin
       product_q       <= sum * $signed({1'b0, multiplier});
-      kept_q          <= product_q;
       shift_product_q <= shift;
-      shift_kept_q    <= shift_product_q;
+    end
+    if (move[Stages-3]) begin
+      kept_q       <= product_q;
+      shift_kept_q <= shift_product_q;
     end
   end
 
@@ -112,7 +116,7 @@ module requantise #(
   assign outside = |(differs >> shift_kept_q[5:2]);
 
   always_ff @(posedge clk_i) begin
-    if (step) begin
+    if (move[Stages-2]) begin
       coarse_q <= {negative, negative ^ outside, shifted};
       fine_q   <= 3'(shift_kept_q[1:0]) + 1'b1;
     end
@@ -132,6 +136,6 @@ module requantise #(
   );
 
   always_ff @(posedge clk_i) begin
-    if (step) value_o <= value;
+    if (move[Stages-1]) value_o <= value;
   end
 endmodule

@@ -43,7 +43,7 @@ from lib.silicon.golden import IntegerModel, Layer, Product, Shape
 from lib.silicon.model_file import Calibrated, LayerScales, save
 
 HEADROOM = 2  # times the largest residual, or logit, of the calibration text still fits 16 bits
-WINDOWS = 64
+CHARACTERS = 16_384  # of training text to calibrate on
 BATCH = 16
 BINS = 4096
 
@@ -55,7 +55,7 @@ NORM_SCALE = 1 / golden.NORM_LEVELS  # a step of the normalised vector, everywhe
 
 @torch.no_grad()
 def fold(model: GPT) -> DeployedGPT:
-    """Return a model of the same logits whose LayerNorms have no gain and nothing to centre, in a basis without outliers.
+    """Return a model of the same logits, in a basis without outliers, whose LayerNorms have no gain and find no mean.
 
     The mean over the width is taken off whatever writes to the residual stream, instead of off the stream.
     """
@@ -207,6 +207,26 @@ def _codes(weight: Tensor, scale: np.ndarray, limit: int) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Sides:
+    """What the numbers on both sides of a product mean: scales and zero points; scale_out is one, or float64 (O,)."""
+
+    scale_in: float
+    scale_out: float | np.ndarray
+    zero_in: int = 0
+    zero_out: int = 0
+
+
+def sides(scales: LayerScales, residual_scale: float, width: int) -> dict[str, Sides]:
+    """Return the sides of a layer's products, by their names in ``golden.Layer``."""
+    return {
+        "qkv": Sides(NORM_SCALE, np.repeat([scales.q, scales.k, scales.v], width)),
+        "out": Sides(scales.mix, residual_scale),
+        "up": Sides(NORM_SCALE, scales.up, zero_out=scales.up_zero),
+        "down": Sides(scales.gelu, residual_scale, zero_in=scales.gelu_zero),
+    }
+
+
+@dataclass(frozen=True)
 class Rounder:
     """Makes integer products of Linears, and remembers the steps of their weights."""
 
@@ -214,37 +234,29 @@ class Rounder:
     grams: dict[str, Tensor]
     weight_scales: dict[str, np.ndarray]
 
-    def product(
-        self, name: str, linear: nn.Linear, scale_in: float, scale_out: float | np.ndarray, zero_in=0, zero_out=0
-    ) -> Product:
-        """Round a Linear whose input and output have these scales and zero points; scale_out is one, or (O,)."""
-        bias = linear.bias.detach().double().numpy() + zero_out * scale_out
+    def product(self, name: str, linear: nn.Linear, sides: Sides) -> Product:
+        """Round a Linear. The input's zero point and the output's both move into the bias."""
+        bias = linear.bias.detach().double().numpy() + sides.zero_out * sides.scale_out
         # A row of tiny weights gets steps so wide that its bias takes at most 22 of the sum's 24 bits.
-        least = np.maximum(np.abs(bias) / (scale_in * 2**21), float(SMALLEST_SCALE))
+        least = np.maximum(np.abs(bias) / (sides.scale_in * 2**21), float(SMALLEST_SCALE))
         weight, scale = round_weight(linear.weight.detach().double(), least, self.bits, self.grams[name])
         self.weight_scales[name] = scale
-        multiplier, shift = golden.dyadic(scale * scale_in / scale_out)
-        sums = np.rint(bias / (scale * scale_in)) - zero_in * weight.sum(axis=1, dtype=np.int64)
+        multiplier, shift = golden.dyadic(scale * sides.scale_in / sides.scale_out)
+        sums = np.rint(bias / (scale * sides.scale_in)) - sides.zero_in * weight.sum(axis=1, dtype=np.int64)
         return Product(weight, sums.astype(np.int32), multiplier, shift)
 
-    def layer(self, name: str, block: Block, scales: LayerScales, residual: float) -> Layer:
+    def layer(self, name: str, block: Block, scales: LayerScales, residual_scale: float) -> Layer:
         """Round one block."""
-        attention, feed_forward = block.attention, block.feed_forward
-        width = attention.out.in_features
-        (score,), score_shift = golden.dyadic(
-            np.array([scales.q * scales.k * math.log2(math.e) / attention.head_width**0.5 * 2**golden.FRACTION])
-        )
+        octaves = scales.q * scales.k * math.log2(math.e) / block.attention.head_width**0.5
+        (multiplier,), shift = golden.dyadic(np.array([octaves * 2**golden.FRACTION]))
+        named = sides(scales, residual_scale, block.attention.out.in_features)
+        layers = {path.split(".")[-1]: linear for path, linear in linears(block).items()}
         return Layer(
-            self.product(
-                f"{name}.qkv", attention.qkv, NORM_SCALE, np.repeat([scales.q, scales.k, scales.v], width)
-            ),
-            self.product(f"{name}.out", attention.out, scales.mix, residual),
-            self.product(f"{name}.up", feed_forward.up, NORM_SCALE, scales.up, zero_out=scales.up_zero),
-            self.product(f"{name}.down", feed_forward.down, scales.gelu, residual, zero_in=scales.gelu_zero),
-            activation_table(feed_forward.activation, scales),
-            int(score),
-            score_shift,
-            round(math.log2(scales.v / scales.mix)),
+            **{field: self.product(f"{name}.{field}", layers[field], named[field]) for field in named},
+            gelu=activation_table(block.feed_forward.activation, scales),
+            score_multiplier=int(multiplier),
+            score_shift=shift,
+            mix_shift=round(math.log2(scales.v / scales.mix)),
         )
 
 
@@ -282,7 +294,7 @@ def calibrate(model: GPT, tokens: np.ndarray, weight_bits: int = 8, progress: bo
             rounder.layer(f"layers.{i}", block, scales, residual_scale)
             for i, (block, scales) in enumerate(zip(folded.blocks, found.layers))
         ),
-        rounder.product("head", folded.unembed, NORM_SCALE, logits_scale),
+        rounder.product("head", folded.unembed, Sides(NORM_SCALE, logits_scale)),
         max(1, round(folded.norm.eps * c.n_embd / residual_scale**2)),
         rsqrt,
         rsqrt_shift,
@@ -315,14 +327,13 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write, with a .json card")
     parser.add_argument("--weight-bits", type=int, default=8, help="bits of a weight, 4 to 8; GPTQ rounds below 8")
-    parser.add_argument("--windows", type=int, default=WINDOWS, help="blocks of training text to calibrate on")
     parser.add_argument("--characters", type=int, default=25_600, help="validation characters to score at the end")
     parser.add_argument("--source", choices=SOURCES, default="auto", help="where the text comes from")
     given = parser.parse_args()
     if given.out.suffix != ".safetensors":
         raise BookError(f"--out is {given.out}; name a file that ends in .safetensors")
     model, corpus = load_model(given.checkpoint), load_stories(given.source)
-    tokens = calibration_windows(corpus, given.windows, model.config.block)
+    tokens = calibration_windows(corpus, max(1, CHARACTERS // model.config.block), model.config.block)
     calibrated = calibrate(model, tokens, given.weight_bits, progress=True)
     found = scores(model, calibrated, corpus, given.characters)
     card = {

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from lib.errors import BookError
 from lib.gpt import window_start
@@ -59,6 +61,11 @@ class Product:
     bias: np.ndarray
     multiplier: np.ndarray
     shift: int
+
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """The weight as float32 (I, O): bytes, and sums of their products below 2^24, are exact there, in any order."""
+        return np.ascontiguousarray(self.weight.T.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -157,8 +164,7 @@ def requantise(sums: np.ndarray, product: Product) -> np.ndarray:
 
 def apply(product: Product, x: np.ndarray, bits: int) -> np.ndarray:
     """Multiply x, int64 (..., I), by the matrix, requantise and saturate: int64 (..., O)."""
-    # Bytes, and sums below 2^24, are exact in float32, whatever the order: a fast product costs no bit.
-    sums = x.astype(np.float32) @ product.weight.astype(np.float32).T  # (..., O)
+    sums = x.astype(np.float32) @ product.columns  # (..., O)
     return saturate(requantise(sums.astype(np.int64), product), bits)
 
 
@@ -282,6 +288,7 @@ class Golden:
         return head(self.model, r)[0, 0]
 
 
+@threadpool_limits.wrap(limits=1)  # the products are small: threads would wait for one another
 def logits(model: IntegerModel, tokens: np.ndarray) -> np.ndarray:
     """Return the logits int64 (B, T, V) of windows of tokens int64 (B, T), T <= S: those of ``Golden``, all at once."""
     B, T = tokens.shape

@@ -1,7 +1,7 @@
 """An integer model on disk, with the scales that turn its integers back into floats: safetensors and a JSON card.
 
-The card says how the model came about. It stands beside the tensors, for people, and inside the file, for ``load``, which
-also finds there the SHA-256 of all that it reads: a file that has been changed is refused.
+The card says how the model came about. It stands beside the tensors, for people, and inside the file, for ``load``,
+which also finds there the SHA-256 of all that it reads: a file that has been changed is refused.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def load_shipped(name: str) -> tuple[Calibrated, dict[str, Any]]:
         raise BookError(f"the book ships no integer model {name!r}; it ships: {', '.join(shipped) or 'none'}")
     calibrated, card = load(INTEGER / f"{name}.safetensors")
     if card["checkpoint"]["sha256"] != sha256(CHECKPOINTS / f"{name}.safetensors"):
-        raise BookError(f"data/integer/{name} is of another checkpoint; make it again with python -m lib.silicon.calibrate")
+        raise BookError(f"data/integer/{name} is of another checkpoint; make it again with lib.silicon.calibrate")
     return calibrated, card
 
 

@@ -33,6 +33,15 @@ NORM_STATISTICS = Unit(
 )
 GELU_FP32 = Unit("gelu_fp32", (FP32 / "multiply.sv", FP32 / "gelu_fp32.sv"), ("x_i",), ("y_o",))
 
+# The units that the core instantiates come after its own modules; its ports are more than a stream's.
+CORE_UNITS = ("requantise", "round_shift", "norm_statistics", "leading_one", "softmax")
+CORE = Unit(
+    "core",
+    (RTL / "core.sv", *sorted((RTL / "core").glob("*.sv")), *(RTL / f"{name}.sv" for name in CORE_UNITS)),
+    (),
+    (),
+)
+
 
 def row_items(rows: Sequence[np.ndarray]) -> np.ndarray:
     """Lay rows of float32 (N,) behind one another for softmax_fp32.sv: items int64 (sum of N, 2), number and last."""

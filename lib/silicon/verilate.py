@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -31,7 +31,8 @@ VERILATE = ("--cc", "-O3", "--quiet", "-Wno-fatal", "--no-timing", "--prefix", "
 VERILATE += ("--x-assign", "unique", "--x-initial", "unique")  # noise, for harness.cpp to seed
 LINT = ("--lint-only", "--quiet", "-Wall")
 COMPILE = ("-std=c++17", "-O2", "-w", "-fPIC", "-pthread")
-COMPILE += ("-DVERILATOR=1", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TRACE=0")
+COMPILE += ("-DVERILATOR=1", "-DVM_SC=0", "-DVM_TRACE=0")
+COVER = ("--coverage-line", "--coverage-toggle")
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")  # of Verilator; the same for every unit, so compiled once
 
 
@@ -93,21 +94,48 @@ def build(unit: Unit, parameters: Mapping[str, int | str] = {}) -> Path:
     A parameter is a number, or a literal of SystemVerilog as text (``"2048'h0a..."``). Raises BookError for a source
     or a port that is missing, and when a tool is missing or refuses.
     """
-    root, settings = verilator_root(), _settings(parameters, unit.sources)
-    texts = [unit.top, version("verilator"), *VERILATE, *COMPILE, *settings, *unit.inputs, "", *unit.outputs]
-    path = CACHE / f"{unit.top}-{digest([*included(unit.sources), HARNESS], texts)}.so"
+
+    def macros(header: str) -> list[str]:
+        return [_macro("INPUTS", unit.inputs, header), _macro("OUTPUTS", unit.outputs, header)]
+
+    return library(unit, parameters, HARNESS, macros)
+
+
+def library(
+    unit: Unit,
+    parameters: Mapping[str, int | str],
+    harness: Path,
+    macros: Callable[[str], Sequence[str]],
+    settings: str = "",
+    optimise: str = "-O2",
+    cover: bool = False,
+) -> Path:
+    """Return a unit's library together with the C++ of a harness, built unless the cache has it.
+
+    ``macros`` gives the harness's from the header of the class that Verilator made, Vunit. ``settings``: text of a
+    configuration file for Verilator (.vlt). optimise: how much g++ is to do; cover: count lines and toggles. Raises
+    BookError as ``build`` does.
+    """
+    root, options = verilator_root(), [*_settings(parameters, unit.sources), *(COVER if cover else ())]
+    texts = [unit.top, version("verilator"), *VERILATE, *COMPILE, *options, *unit.inputs, "", *unit.outputs]
+    texts += [settings, optimise]
+    path = CACHE / f"{unit.top}-{digest([*included(unit.sources), harness], texts)}.so"
     if path.exists():
         return path
-    runtime = _runtime(root)
+    runtime = _runtime(root, cover)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:  # renamed when whole: builds may run side by side
-        verilator([*VERILATE, *settings, "--Mdir", scratch, "--top-module", unit.top, *unit.sources])
+        configuration = Path(scratch) / "settings.vlt"
+        configuration.write_text(settings or "`verilator_config\n")
+        sources = [configuration, *unit.sources]
+        verilator([*VERILATE, *options, "--Mdir", scratch, "--top-module", unit.top, *sources])
         header = (Path(scratch) / "Vunit.h").read_text()
-        macros = [_macro("INPUTS", unit.inputs, header), _macro("OUTPUTS", unit.outputs, header)]
-        parts = [*sorted(Path(scratch).glob("*.cpp")), HARNESS]
+        parts = [*sorted(Path(scratch).glob("*.cpp")), harness]
         whole = Path(scratch) / "whole.cpp"  # one translation unit: most of the time goes into reading headers
         whole.write_text("".join(f'#include "{part}"\n' for part in parts))
         made = Path(scratch) / path.name
-        _compile(["-I" + scratch, *_includes(root), *macros, "-shared", "-o", made, whole, *runtime], unit.top)
+        includes = ["-I" + scratch, *_includes(root)]
+        counted = f"-DVM_COVERAGE={int(cover)}"
+        _compile([optimise, counted, *includes, *macros(header), "-shared", "-o", made, whole, *runtime], unit.top)
         os.replace(made, path)
     return path
 
@@ -143,16 +171,21 @@ def _includes(root: Path) -> list[str]:
     return [f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}"]
 
 
-def _runtime(root: Path) -> list[Path]:
-    sources = [root / "include" / name for name in RUNTIME]
-    key = digest(sources, COMPILE)
-    CACHE.mkdir(parents=True, exist_ok=True)
+def _runtime(root: Path, cover: bool) -> list[Path]:
+    sources = [root / "include" / name for name in (*RUNTIME, *(("verilated_cov.cpp",) if cover else ()))]
+    counted = f"-DVM_COVERAGE={int(cover)}"
+    key = digest(sources, [*COMPILE, counted])
+    try:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=CACHE).close()
+    except OSError as error:
+        raise BookError(f"{CACHE} cannot be written ({error.strerror}); make the folder writable") from None
     objects = [CACHE / f"{source.stem}-{key}.o" for source in sources]
     for source, path in zip(sources, objects):
         if not path.exists():
             with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
                 made = Path(scratch) / path.name
-                _compile([*_includes(root), "-c", "-o", made, source], source.name)
+                _compile([*_includes(root), counted, "-c", "-o", made, source], source.name)
                 os.replace(made, path)
     return objects
 

@@ -1,0 +1,52 @@
+// A memory with one port that writes and one that reads, and the read data's two registers.
+//
+// The data of a read leaves two clocks after its address, one clock without OUTPUT: the first
+// register is the memory block's own, and block and ultra RAM are slow to give it out, so that a
+// second one, next to the block or in it, is what lets the clock be fast.
+//
+// A row that is read in the clock in which it is written may give anything: no user does that.
+// Promised to Yosys by no_rw_check, which would otherwise compare addresses and hold the data back
+// in logic. ULTRA asks for UltraRAM, 4,096 rows of 72 bits a block, where the device has it.
+
+module memory #(
+  parameter int unsigned WIDTH  = 8,
+  parameter int unsigned DEPTH  = 256,
+  parameter bit          OUTPUT = 1'b1,
+  parameter bit          ULTRA  = 1'b0,
+  // Derived; not to be set.
+  parameter int unsigned ROW_W  = (DEPTH > 1) ? $clog2(DEPTH) : 1
+) (
+  input  logic             clk_i,
+
+  input  logic             write_i,
+  input  logic [ROW_W-1:0] write_row_i,
+  input  logic [WIDTH-1:0] write_data_i,
+
+  input  logic             read_i,
+  input  logic [ROW_W-1:0] read_row_i,
+  output logic [WIDTH-1:0] read_data_o
+);
+  (* no_rw_check, ram_style = ULTRA ? "ultra" : "auto" *) logic [WIDTH-1:0] rows [DEPTH];
+  logic [WIDTH-1:0] data_q;
+  logic             unused; // by a simulator
+  assign unused = ULTRA;
+
+  always_ff @(posedge clk_i) begin
+    if (write_i) rows[write_row_i] <= write_data_i;
+  end
+
+  always_ff @(posedge clk_i) begin
+    if (read_i) data_q <= rows[read_row_i];
+  end
+
+  if (OUTPUT) begin : g_output
+    logic read_q;
+
+    always_ff @(posedge clk_i) begin
+      read_q <= read_i;
+      if (read_q) read_data_o <= data_q;
+    end
+  end else begin : g_direct
+    assign read_data_o = data_q;
+  end
+endmodule

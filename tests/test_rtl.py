@@ -27,10 +27,10 @@ from lib.silicon.synth import Area, netlist, synthesise
 from lib.silicon.units import FP32, GELU_FP32, GELU_PRINTED, GELU_TABLE, NORM_STATISTICS, REQUANTISE, RTL, SOFTMAX
 from lib.silicon.units import SOFTMAX_FP32, base2_weights_twin, floats, norm_statistics_twin, packed, requantise_twin
 from lib.silicon.units import row_items, score_items, table_text, unpacked
-from lib.silicon.verilate import Simulation, Trace, Unit
+from lib.silicon.verilate import Simulation, Unit
 
 Parameters = dict[str, int | str]
-SOURCES = sorted(RTL.rglob("*.sv"))
+SOURCES = sorted({*RTL.glob("*.sv"), *FP32.glob("*.sv")} - {RTL / "core.sv"})  # the core's are in test_core.py
 INTEGER = (SOFTMAX, GELU_TABLE, GELU_PRINTED, REQUANTISE, NORM_STATISTICS)
 UNITS = {unit.top: unit for unit in (*INTEGER, SOFTMAX_FP32, GELU_FP32)}
 CODES: list[Parameters] = [
@@ -446,7 +446,7 @@ def test_ecp5_has_the_same_registers(area: dict[str, Area]) -> None:
 
 def test_units_of_the_core_are_small(area: dict[str, Area]) -> None:
     for name, lut, lut_on_ecp5, ff, dsp, dsp_on_ecp5, bram in (
-        ("requantise", 145, 180, 150, 1, 2, 0),  # 24 by 16 bits: one multiplier of 27 by 18, two of 18 by 18
+        ("requantise", 145, 180, 170, 1, 2, 0),  # 24 by 16 bits: one multiplier of 27 by 18, two of 18 by 18
         ("norm", 155, 255, 150, 1, 1, 0),
         ("four weights", 420, 370, 245, 0, 0, 2),
     ):

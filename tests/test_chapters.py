@@ -15,6 +15,8 @@ from lib.acap.budget import BATCHES
 from lib.acap.quantise import ABLATIONS, RECIPES
 from lib.acap.steps import STEPS
 from lib.results import compare
+from lib.silicon.approximations import APPROXIMATIONS
+from lib.silicon.study import LANES
 
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 EXECUTED = [path for path in CHAPTERS if path.stem != book.START]
@@ -91,6 +93,19 @@ PROMISED = {
     "acap.gelu_printed.lut_ratio",
     "acap.gelu.lut_ratio",
     "acap.codegen.files",
+    *(f"silicon.golden.cost.{name}.ppl_increase_pct" for name in APPROXIMATIONS),
+    *(
+        f"silicon.pocket.lanes{lanes}.{figure}"
+        for lanes in LANES["pocket"]
+        for figure in ("cycles_per_token", "mac_utilisation", "jitter_cycles", "tokens_per_s")
+    ),
+    *(f"silicon.nano.lanes{lanes}.cycles_per_token" for lanes in LANES["nano"]),
+    *(f"silicon.pocket.xcup.lanes64.{kind}" for kind in ("lut", "ff", "dsp", "bram", "uram")),
+    *(f"silicon.nano.ecp5_synth.lanes64.{kind}" for kind in ("lut4", "ff", "mult", "ebr")),
+    *(f"ladder.{rung}.{figure}" for rung in ("integer", "rtl") for figure in ("agreement", "ppl_increase_pct")),
+    "silicon.bit_exact.tokens",
+    "silicon.bit_exact.mismatches",
+    "silicon.sim.cycles_per_s",
     "vitis.gelu_replacement.ppl_increase_pct",
     "vitis.host_text_equal",
     "host.best_over_torch",

@@ -105,6 +105,7 @@ PROMISED = {
     *(f"ladder.{rung}.{figure}" for rung in ("integer", "rtl") for figure in ("agreement", "ppl_increase_pct")),
     "silicon.bit_exact.tokens",
     "silicon.bit_exact.mismatches",
+    "silicon.coverage",
     "silicon.sim.cycles_per_s",
     "vitis.gelu_replacement.ppl_increase_pct",
     "vitis.host_text_equal",

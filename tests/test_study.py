@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,12 @@ import pytest
 from lib.errors import BookError
 from lib.files import read_json, write_json
 from lib.gpt import CONFIGS
-from lib.silicon import study
+from lib.silicon import coverage, study
 from lib.silicon.synth import by_module, synthesise
 from lib.silicon.units import REQUANTISE
 
 
-@pytest.mark.parametrize("name", study.STUDIES)
+@pytest.mark.parametrize("name", [*study.STUDIES, "coverage"])
 def test_committed_figures_are_of_these_sources(name: str) -> None:
     assert study.load(name)["sources"] == study.sources_hash()
 
@@ -45,3 +46,14 @@ def test_modules_add_up_to_the_unit() -> None:
     assert sum(part.dsp for part in parts.values()) == whole.dsp == 1
     assert sum(part.ff for part in parts.values()) == whole.ff
     assert whole.lut <= sum(part.lut for part in parts.values()) <= 1.2 * whole.lut
+
+
+def test_coverage_leaves_little_unreached() -> None:
+    covered = study.load("coverage")
+    assert covered["share"] > 0.95 and covered["points"] > 25_000
+    assert round((1 - covered["share"]) * covered["points"]) == sum(covered["missed"].values())
+
+
+def test_points_of_several_runs_are_merged_by_module_and_signal() -> None:
+    reached = Counter({("core", "a[0]:0->1"): 2, ("core", "a[1]:0->1"): 0, ("core", "a[2]:1->0"): 0, ("bank", "line 7"): 0})
+    assert coverage.summary(reached) == {"points": 4, "share": 0.25, "missed": {"core: a": 2, "bank: line 7": 1}}

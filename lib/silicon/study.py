@@ -68,10 +68,11 @@ def clocks(core: Core, tokens: np.ndarray) -> np.ndarray:
 
 
 def load(name: str) -> dict[str, Any]:
-    """Read ``clocks`` or ``cells``; BookError when it is missing or of other sources than these."""
+    """Read ``clocks``, ``cells`` or ``coverage``; BookError when it is missing or of other sources than these."""
     found = read_json(FOLDER / f"{name}.json", "the study's file")
     if found.get("sources") != sources_hash():
-        raise BookError(f"data/silicon/{name}.json is of another core than hw/rtl has; run python -m lib.silicon.study")
+        maker = name if name == "coverage" else "study"
+        raise BookError(f"data/silicon/{name}.json is of another core than hw/rtl; run python -m lib.silicon.{maker}")
     return found
 
 

@@ -55,5 +55,6 @@ def test_coverage_leaves_little_unreached() -> None:
 
 
 def test_points_of_several_runs_are_merged_by_module_and_signal() -> None:
-    reached = Counter({("core", "a[0]:0->1"): 2, ("core", "a[1]:0->1"): 0, ("core", "a[2]:1->0"): 0, ("bank", "line 7"): 0})
+    missed = ("core", "a[1]:0->1"), ("core", "a[2]:1->0"), ("bank", "line 7")
+    reached = Counter({("core", "a[0]:0->1"): 2, **dict.fromkeys(missed, 0)})
     assert coverage.summary(reached) == {"points": 4, "share": 0.25, "missed": {"core: a": 2, "bank: line 7": 1}}

@@ -35,6 +35,7 @@ RUNS = (  # fewer lanes than columns, as many, several groups, the largest vocab
     (Shape(3, 16, 2, 32, 256, 8), 16, 1),
 )
 MODELS, TOKENS = 2, 150
+SIGNAL = r"[^\[:]*"  # of a bit's name, up to its index or its direction
 
 
 def points(folder: Path) -> Counter[tuple[str, str]]:
@@ -69,9 +70,8 @@ def _read(file: Path) -> Counter[tuple[str, str]]:
 
 def summary(reached: Counter[tuple[str, str]]) -> dict[str, Any]:
     """Count the points, and those that were not reached by module and signal, the most first."""
-    missed = Counter(
-        f"{module}: {re.sub(r'[\[:].*', '', what)}" for (module, what), count in reached.items() if count == 0
-    )
+    unreached = (point for point, count in reached.items() if count == 0)
+    missed = Counter(f"{module}: {re.match(SIGNAL, what)[0]}" for module, what in unreached)
     share = 1 - missed.total() / len(reached)
     return {"points": len(reached), "share": share, "missed": dict(missed.most_common())}
 

@@ -130,7 +130,7 @@ def rsqrt_table(width: int, levels: float = NORM_LEVELS) -> tuple[np.ndarray, in
 
 
 def dyadic(scale: np.ndarray) -> tuple[np.ndarray, int]:
-    """Write positive factors (N,) as multiplier / 2^shift: uint16 (N,), with the largest in [2^15, 2^16), and the shift.
+    """Write positive factors (N,) as multiplier / 2^shift: uint16 (N,), the largest in [2^15, 2^16), and the shift.
 
     Raises BookError when the factors leave the range of shifts, 1 to 40.
     """
@@ -269,7 +269,7 @@ class Golden:
         """
         n, block = len(self.history), self.model.shape.block
         if not 0 <= token < self.model.shape.vocab:
-            raise BookError(f"the token {token} is outside 0 to {self.model.shape.vocab - 1}; encode text with lib.text")
+            raise BookError(f"the token {token} is outside 0 to {self.model.shape.vocab - 1}; encode it with lib.text")
         start = window_start(n, block)
         if n and start != window_start(n - 1, block):
             for position, old in enumerate(self.history[start:]):
@@ -312,13 +312,13 @@ def check(model: IntegerModel) -> None:
     if not 4 <= shape.weight_bits <= 8:
         raise BookError(f"weights of {shape.weight_bits} bits are not supported; choose 4 to 8")
     if shape.block > POSITIONS:
-        raise BookError(f"a block of {shape.block} positions could overflow 24 bits in attention; {POSITIONS} is the most")
+        raise BookError(f"a block of {shape.block} positions could overflow 24 bits in attention; at most {POSITIONS}")
     C, rows = shape.width, {"qkv": 3 * shape.width, "out": shape.width, "up": 4 * shape.width, "down": shape.width}
     _expect("token", model.token, np.int8, (shape.vocab, C))
     _expect("position", model.position, np.int8, (shape.block, C))
     _expect("rsqrt", model.rsqrt, np.uint16, (256,))
     if len(model.layers) != shape.layers:
-        raise BookError(f"the model holds {len(model.layers)} layers, its shape says {shape.layers}; calibrate it again")
+        raise BookError(f"the model has {len(model.layers)} layers, its shape says {shape.layers}; calibrate it again")
     for i, layer in enumerate(model.layers):
         _expect(f"layers.{i}.gelu", layer.gelu, np.int8, (256,))
         _within(f"layers.{i}.score_multiplier", layer.score_multiplier, 0, 2**16 - 1)
@@ -355,7 +355,7 @@ def _check_product(name: str, product: Product, outputs: int, inputs: int, weigh
 def _expect(name: str, array: np.ndarray, dtype: type, shape: tuple[int, ...]) -> None:
     if array.dtype != dtype or array.shape != shape:
         raise BookError(
-            f"{name} is {array.dtype}{list(array.shape)} where {np.dtype(dtype)}{list(shape)} is needed; calibrate again"
+            f"{name} is {array.dtype}{list(array.shape)} where {np.dtype(dtype)}{list(shape)} is due; calibrate again"
         )
 
 

@@ -1,4 +1,4 @@
-"""What takes minutes, done once and committed: the clocks of every position at every width, and the cells of whole cores.
+"""What takes minutes, done once and committed: clocks of every position at every width, and cells of whole cores.
 
     python -m lib.silicon.study    (writes data/silicon/clocks.json and cells.json)
 

@@ -263,7 +263,7 @@ def _refreshed(result: Result, old: Expectation | None) -> Expectation:
     if old.kind == "informational":
         return Expectation("informational")
     value = None if old.value is None else result.value  # an entry that has only bounds keeps only bounds
-    return Expectation(old.kind, value, old.tolerance, old.min, old.max, result.text)
+    return Expectation(old.kind, value, old.tolerance, old.min, old.max, result.text, old.vnni)
 
 
 def keep_full_run() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import results
+from lib import processor, results
 from lib.errors import BookError
 from lib.files import write_json
 from lib.results import (
@@ -163,3 +163,25 @@ def test_a_full_run_is_shown_on_another_text_if_there_is_none_on_this_one(
     assert "No full run" in shown[0]
     assert "Full run of 2026-01-02 on the tinystories corpus (abacus; torch 2)" in shown[1]
     assert "on the builtin corpus" in shown[2]
+
+
+@pytest.mark.parametrize("vnni", [False, True])
+def test_figures_of_saturating_runtimes_are_compared_only_with_vnni(vnni: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "has_vnni", lambda: vnni)
+    expected = {"a.int8": Expectation("required", max=1.0, vnni=True), "a.gone": Expectation("required", 1, vnni=True)}
+    problems = compare({"a.int8": Result("a.int8", 2.0, "%", "measured")}, expected)
+    assert len(problems) == (2 if vnni else 0)
+
+
+def test_vnni_is_read_from_the_processors_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, exact in (
+        ("flags : sse avx2\n", False),
+        ("flags : sse avx512_vnni\n", True),
+        ("flags : avx2 avx_vnni\n", True),
+        ("Features : asimd\n", True),
+    ):
+        (tmp_path / "cpuinfo").write_text(text)
+        monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+        processor.has_vnni.cache_clear()
+        assert processor.has_vnni() == exact
+    processor.has_vnni.cache_clear()

@@ -166,7 +166,7 @@ def test_a_full_run_is_shown_on_another_text_if_there_is_none_on_this_one(
 
 
 @pytest.mark.parametrize("vnni", [False, True])
-def test_figures_of_saturating_runtimes_are_compared_only_with_vnni(vnni: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saturating_runtimes_are_compared_only_with_vnni(vnni: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "has_vnni", lambda: vnni)
     expected = {"a.int8": Expectation("required", max=1.0, vnni=True), "a.gone": Expectation("required", 1, vnni=True)}
     problems = compare({"a.int8": Result("a.int8", 2.0, "%", "measured")}, expected)

@@ -35,8 +35,8 @@ from lib.deploy import DeployedGPT, deploy, linears, rotate
 from lib.errors import BookError, run_command
 from lib.evaluate import compare, score_corpus, torch_logits
 from lib.files import sha256
-from lib.gptq import gptq_round
 from lib.gpt import GPT, Block
+from lib.gptq import gptq_round
 from lib.ptq import calibration_windows, check_windows
 from lib.silicon import golden
 from lib.silicon.golden import IntegerModel, Layer, Product, Shape

@@ -19,6 +19,7 @@ from lib.errors import BookError
 from lib.evaluate import agreement, divergence, torch_logits
 from lib.export import constants, load_onnx, node_counts, onnx_logits, optimised
 from lib.gpt import GPT
+from lib.processor import has_vnni
 from lib.ptq.fake import fake_quantise
 from lib.ptq.graph import check_file
 from lib.ptq.observe import BINS, OBSERVERS, Activity, min_max, mse, observe, percentile
@@ -59,7 +60,8 @@ def test_a_route_stays_near_fp32_and_its_file_is_int8(
 ) -> None:
     quantised = ptq.quantise(route, nano, windows, tmp_path)
     reference = torch_logits(nano)(held_out)
-    assert agreement(reference, quantised.logits(held_out)) > least
+    saturation = 0 if has_vnni() else 0.01  # ONNX Runtime's fast kernels saturate without
+    assert agreement(reference, quantised.logits(held_out)) > least - saturation
     assert agreement(quantised.logits(held_out), onnx_logits(quantised.file)(held_out)) > 0.93
     graph, _ = load_onnx(quantised.file, nano.config)
     stored = [t for t in graph.graph.initializer if t.data_type == onnx.TensorProto.INT8]

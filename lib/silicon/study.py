@@ -59,12 +59,9 @@ def utilisation(config: GPTConfig, lanes: int, clocks: np.ndarray) -> np.ndarray
 def clocks(core: Core, tokens: np.ndarray) -> np.ndarray:
     """Feed tokens (T,) at positions 0 to T - 1, T at most the block, after a reset: clocks of each, int64 (T,)."""
     core.reset()
-    found = []
-    for token in tokens.tolist():
-        core.step(token)
-        found.append(core.cycles)
+    found = core.run(tokens).cycles
     core.reset()
-    return np.array(found)
+    return found
 
 
 def load(name: str) -> dict[str, Any]:

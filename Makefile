@@ -16,7 +16,8 @@ EXECUTED := $(NOTEBOOKS:%=_build/executed/%)
 COMPARED := _build/executed/chapters/11_comparison.ipynb
 START    := _build/executed/chapters/start.ipynb
 RULES    := $(patsubst chapters/%.ipynb,_build/rules/%.mk,$(wildcard chapters/*.ipynb))
-STATIC   := _config.yml _toc.yml chapters chapters/_static $(wildcard chapters/*.md chapters/*.bib chapters/_static/*)
+STATIC   := _config.yml _toc.yml chapters chapters/_static $(wildcard chapters/*.md chapters/*.bib chapters/_static/* chapters/_templates/*) \
+            lib/extension.py lib/status.py
 HTML     := _build/html/.complete
 
 .DELETE_ON_ERROR:
@@ -100,10 +101,10 @@ full: ## run the full profile and record it in data/full
 
 # The staging folder is emptied of old pages first, so that what was deleted is missed here as on a fresh clone.
 $(HTML): $(EXECUTED) $(START) $(STATIC)
-	@rm -rf _build/html _build/executed/chapters/_static
+	@rm -rf _build/html _build/executed/chapters/_static _build/executed/chapters/_templates
 	@rm -f _build/executed/chapters/*.md _build/executed/chapters/*.bib
 	@cp _config.yml _toc.yml _build/executed/
-	@cp -R $(wildcard chapters/*.md chapters/*.bib) chapters/_static _build/executed/chapters/
+	@cp -R $(wildcard chapters/*.md chapters/*.bib) chapters/_static chapters/_templates _build/executed/chapters/
 	.venv/bin/jupyter-book build -W -n --keep-going --all --path-output . _build/executed
 	@$(PY) -m lib.book check-pages
 	@touch $@

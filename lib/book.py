@@ -21,6 +21,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from lib import ROOT
 from lib.errors import BookError, run_command
 from lib.files import atomic_write, read_json, write_json, write_json_if_changed
+from lib.processor import processor_name
 from lib.results import (
     EXPECTED,
     FULL_RUNS,
@@ -38,7 +39,7 @@ BUILD = ROOT / "_build"
 SETTINGS = BUILD / "settings.json"
 RESULTS = BUILD / "results.json"
 START = "start"  # the start page shows the others' results, so it is executed last and records none
-VERSIONS = ("torch", "numpy")  # named in the record of a full run
+VERSIONS = ("torch", "numpy", "onnxruntime", "openvino")  # named in the record of a run
 KEY_RESULTS = (
     "data.corpus",
     "model.*.int8_mb",
@@ -181,9 +182,15 @@ def execute(notebook: Path, output: Path, profile: str, source: str) -> None:
     for cell in node.cells:
         if "injected-parameters" in cell.metadata.get("tags", []) and profile == "quick":
             cell.metadata.tags.append("remove-cell")  # the page shows the chapter's own parameters: the same
+    node.metadata.setdefault("book", {})["ran"] = {"machine": processor_name(), "versions": versions()}
     with atomic_write(output) as file:
         file.write((nbformat.writes(node) + "\n").encode())
     failed.unlink()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide most figures."""
+    return {"Python": platform.python_version()} | {name: importlib.metadata.version(name) for name in VERSIONS}
 
 
 # ---- Comparison and collection. ----
@@ -279,7 +286,7 @@ def keep_full_run() -> None:
         run = {
             "date": time.strftime("%Y-%m-%d"),
             "hardware": hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
-            "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in VERSIONS},
+            "versions": versions(),
             "results": {name: result.plain() for name, result in results.items()},
         }
         write_json(FULL_RUNS / settings()["corpus"] / f"{notebook.stem}.json", run)

@@ -17,6 +17,8 @@ from lib.errors import BookError
 
 HTML = ROOT / "_build" / "html"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+NO_NETWORK = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+PATIENCE = 120_000  # milliseconds: machines may have other work
 
 # Formulas are typeset after a page has loaded, and lazy images load when they are scrolled to: wait for both.
 SETTLE = """async () => {
@@ -49,7 +51,7 @@ def rendered_pages(folder: Path) -> list[str]:
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
     """Serve a folder on a free port of this machine; yield its address, which ends in a slash."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder))
+    server = _Server(("127.0.0.1", 0), partial(_Quiet, directory=folder))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/"
@@ -58,17 +60,23 @@ def serving(folder: Path) -> Iterator[str]:
         server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # a browser opens many connections at once; those beyond the queue would wait for seconds
+
+
 class _Quiet(SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # keeps connections
+
     def log_message(self, *_: object) -> None:
         """Say nothing: thousands of requests would bury the findings."""
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Start a headless Chromium, and end it."""
+    """Start a headless Chromium that reaches this machine only, and end it."""
     path = find_chromium()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path)
+        browser = playwright.chromium.launch(executable_path=path, args=[NO_NETWORK])
         try:
             yield browser
         finally:
@@ -77,6 +85,6 @@ def chromium() -> Iterator[Browser]:
 
 def open_page(page: Page, address: str) -> None:
     """Load a page to the end: formulas typeset, images decoded, everything that folds unfolded."""
-    page.goto(address, wait_until="load")
+    page.goto(address, wait_until="load", timeout=PATIENCE)
     page.evaluate(UNFOLD)
     page.evaluate(SETTLE)

@@ -15,8 +15,10 @@ from lib.status import Run, run_of, status_table
 
 STATUS = "chapters/status"
 MARK = "<!-- the table of runs, put here when the page is rendered -->"
-# A Markdown table with an empty corner: a head without text is announced as one.
-EMPTY_HEAD, EMPTY_CELL = '<th class="head"><p></p></th>', "<td></td>"
+MENDED = {  # what Sphinx writes, and what a screen reader understands
+    '<th class="head"><p></p></th>': "<td></td>",  # the empty corner of a table is not a head
+    'role="doc-biblioentry"': 'role="listitem"',  # the first is deprecated, and the list around it needs the second
+}
 
 
 @cache
@@ -32,7 +34,9 @@ def fill_status(app: Sphinx, name: str, source: list[str]) -> None:
 
 def finish_page(app: Sphinx, name: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Put its run at the head of a chapter's page, and mend what the theme leaves wrong."""
-    body = context.get("body", "").replace(EMPTY_HEAD, EMPTY_CELL)
+    body = context.get("body", "")
+    for written, meant in MENDED.items():
+        body = body.replace(written, meant)
     if name in runs():
         body = body.replace("</h1>", "</h1>\n" + runs()[name].head, 1)
     context["body"] = body

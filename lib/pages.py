@@ -15,17 +15,18 @@ from typing import Any
 from urllib.parse import unquote, urldefrag
 
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Route
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from lib import book
-from lib.browser import HTML, chromium, open_page, rendered_pages, serving
+from lib.browser import HTML, PATIENCE, chromium, open_page, rendered_pages, serving
 from lib.errors import BookError, run_command
 from lib.results import Result
 
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}  # CSS pixels
 SCHEMES = ("light", "dark")
 ALT_TEXT_LIMIT = 250  # characters
+RESIZED = 500  # milliseconds until the theme has noticed: it then lets the keyboard reach what scrolls
 SEARCH_TERM = "perplexity"  # chapter 2 defines it
 KINDS = {  # kind of finding: the name and unit of its count
     "image": ("book.images_without_alt", "images"),
@@ -56,7 +57,7 @@ STICKS_OUT = """() => {
 }"""
 
 RUN_AXE = """async options =>
-  (await axe.run({exclude: [["[data-known-code]"]]}, {...options, resultTypes: ["violations"]})).violations"""
+  (await axe.run({exclude: [["[data-known-code]"]]}, {...options, preload: false, resultTypes: ["violations"]})).violations"""
 
 # Contrast takes most of the time, and most elements are words of code, of a few colours: cells that show a colour first suffice.
 LEAVE_OUT_KNOWN_CODE = """() => {
@@ -111,20 +112,18 @@ def survey(folder: Path = HTML) -> Survey:
 def watched_page(context: BrowserContext, seen: Survey) -> Page:
     """Open a page whose errors and whose requests to other machines become findings."""
 
-    def local_only(route: Route) -> None:
-        if route.request.url.startswith(seen.address):
-            route.continue_()
-        else:
-            seen.find("network", name_of(page.url, seen), route.request.url)
-            route.abort()
+    def local_only(request: Request) -> None:
+        if not request.url.startswith((seen.address, "data:", "blob:")):
+            seen.find("network", name_of(page.url, seen), request.url)
 
     def note(message: ConsoleMessage) -> None:
-        of_this_machine = message.location.get("url", "").startswith(seen.address)
-        if message.type == "error" and of_this_machine:  # a refused request is a finding already
-            seen.find("console", name_of(page.url, seen), message.text)
+        where = message.location.get("url", "")
+        if message.type == "error" and where.startswith(seen.address):  # another machine's is a finding already
+            seen.find("console", name_of(page.url, seen), f"{message.text} ({where})")
 
-    context.route("**/*", local_only)
     page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.on("request", local_only)
     page.on("console", note)
     page.on("pageerror", lambda error: seen.find("console", name_of(page.url, seen), str(error)))
     return page
@@ -148,13 +147,16 @@ def look_at(page: Page, name: str, seen: Survey) -> None:
     page.evaluate(AXE_SCRIPT)
     for width, (pixels, height) in WIDTHS.items():
         page.set_viewport_size({"width": pixels, "height": height})
+        page.wait_for_timeout(RESIZED)
         for element in page.evaluate(STICKS_OUT):
             seen.find("width", name, f"{width}: {element}")
         for what in axe_violations(page, {"rules": {"color-contrast": {"enabled": False}}}):
             seen.find("axe", name, f"{width}: {what}")
     page.evaluate(LEAVE_OUT_KNOWN_CODE)
+    page.add_style_tag(content="* { transition: none !important }")  # colours change at once
     for scheme in SCHEMES:  # contrast is judged once a scheme: no colour depends on the width
         page.emulate_media(color_scheme=scheme)
+        page.wait_for_function("scheme => document.documentElement.dataset.theme === scheme", arg=scheme)
         for what in axe_violations(page, {"runOnly": ["color-contrast"]}):
             seen.find("axe", name, f"{scheme}: {what}")
 
@@ -166,7 +168,8 @@ def axe_violations(page: Page, options: dict[str, Any]) -> list[str]:
 
 
 def _element(node: dict[str, Any]) -> str:
-    return f"{' '.join(map(str, node['target']))} {node['html'][:120]}"
+    why = [check["message"] for check in (*node["any"], *node["all"], *node["none"])]
+    return f"{node['html'][:120]} ({why[0] if why else node['target']})"
 
 
 def check_copying(page: Page, name: str, seen: Survey) -> None:

@@ -18,6 +18,7 @@ DPU = "ZCU104, DPU"
 A53 = "ZCU104, one A53 core"
 SUITE = "Arria 10, FPGA AI Suite"
 CORE = "open core, 300 MHz assumed"
+GPU = "GPU"
 BOARD = "open core, ECP5-85F"
 EXACT = "exact"  # in place of a record: FP32 in another program, which costs nothing by definition
 
@@ -100,6 +101,16 @@ FIXED = (
     _host("c_int8", "tuned C", "8", _C_INT8, _INT8_MB),
     _host("c_fp32", "tuned C", "32", EXACT, _FP32_MB, threads=2),
     _host("c_int8", "tuned C", "8", _C_INT8, _INT8_MB, threads=2),
+    Entry(
+        "gpu_torch_kv",
+        "PyTorch, KV cache",
+        GPU,
+        "32",
+        "gpu.tokens_per_s",
+        EXACT,
+        "prune.dense.size_mb",
+        ("gpu.p50_us", "gpu.p99_us"),
+    ),
     Entry("a53", "everything on the host", A53, "32", "vitis.pocket.cpu_only.modelled_ms_per_token", EXACT, _FP32_MB),
     Entry("dpu_as_exported", "graph as exported", DPU, "8", "vitis.pocket.as_exported.modelled_ms_per_token"),
     Entry(
@@ -124,6 +135,14 @@ FIXED = (
     ),
 )
 SPARSE_LANES = 64  # of the core that skips zeros
+AWAITED = {  # kinds of route by the pattern of their records, and what is to be said where there are none
+    r"(host\.c_int8)\.tokens_per_s": "The host: no rates are recorded; make chapter-07 records them.",
+    r"(vitis\.pocket)\.modelled_ms_per_token": "The DPU: no model of it is recorded; make chapter-06 records it.",
+    r"(silicon\.pocket\.lanes\d+)\.tokens_per_s": "The open core: no rates are recorded; make chapter-10 records them.",
+    r"(silicon\.sparse\.[a-z_]+)\.token_speedup": "A core that skips zeros: nothing is recorded of one.",
+    r"(silicon\.nano\.ecp5\.lanes\d+)\.tokens_per_s": "The small board: no routed core on an ECP5 is recorded.",
+    r"(gpu)\.tokens_per_s": "A GPU: not measured; python -m lib.gpu does it on a machine that has one.",
+}
 
 
 def entries(records: Records) -> Iterator[Entry]:
@@ -171,6 +190,11 @@ def rows(records: Records, text: str) -> list[Row]:
     """Return a row for every entry whose speed is recorded, fastest first. ``text`` is what {text} means."""
     found = [_row(entry, records, text) for entry in entries(records) if entry.speed in records.figures]
     return sorted(found, key=lambda row: -row.tokens_per_s.value)
+
+
+def absent(records: Records) -> list[str]:
+    """Return a sentence for every kind of route that has no row."""
+    return [sentence for pattern, sentence in AWAITED.items() if not records.matching(pattern)]
 
 
 def _row(entry: Entry, records: Records, text: str) -> Row:

@@ -61,7 +61,7 @@ def _place(row: lineup.Row) -> dict[str, object]:
     """Say where a point's name goes: FP32's below to the left, what lies under zero below to the right, else above."""
     if row.entry.quality == lineup.EXACT:
         return {"xytext": (-3, -5), "va": "top", "ha": "right", "rotation": 50}
-    if row.ppl_increase_pct.value < 0:
+    if row.ppl_increase_pct.value < -0.01:
         return {"xytext": (0, -5), "va": "top", "rotation": -50}
     return {"xytext": (0, 5), "rotation": 50}
 
@@ -130,7 +130,7 @@ def rooflines(ax: Axes, rows: Sequence[lineup.Row], overlays: Sequence[Overlay],
 POINTS = {  # which rows are drawn, under what name, and whether it stands to the left
     "torch_kv": ("PyTorch", False),
     "c_fp32": ("C, FP32", True),
-    "c_int8": ("C, INT8", False),
+    "c_int8": ("C, INT8", True),
     "dpu": ("DPU", False),
     "a10": ("Arria 10", True),
     "core_lanes64": ("core, 64 lanes", False),

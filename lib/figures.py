@@ -58,10 +58,12 @@ def front(ax: Axes, rows: Sequence[lineup.Row], judged: Sequence[Judged]) -> lis
 
 
 def _place(row: lineup.Row) -> dict[str, object]:
-    """Say where a point's name goes: FP32's below to the left, what lies under zero below to the right, else above."""
+    """Say where a point's name goes: FP32's below to the left, others' that were measured below to the right, and
+    what was modelled above, or below where it lies under zero.
+    """
     if row.entry.quality == lineup.EXACT:
         return {"xytext": (-3, -5), "va": "top", "ha": "right", "rotation": 50}
-    if row.ppl_increase_pct.value < -0.01:
+    if row.tokens_per_s.provenance == "measured" or row.ppl_increase_pct.value < -0.01:
         return {"xytext": (0, -5), "va": "top", "rotation": -50}
     return {"xytext": (0, 5), "rotation": 50}
 

@@ -170,6 +170,7 @@ def entries(records: Records) -> Iterator[Entry]:
             f"silicon.pocket.lanes{SPARSE_LANES}.tokens_per_s",
             f"silicon.sparse.{kind}.ppl_increase_pct",
             factor=f"silicon.sparse.{kind}.token_speedup",
+            resources=(("cells, times the dense core's:", f"silicon.sparse.{kind}.area_ratio"),),
         )
     for lanes, _ in records.matching(r"silicon\.nano\.ecp5\.lanes(\d+)\.tokens_per_s"):
         stem = f"silicon.nano.ecp5.lanes{lanes}"

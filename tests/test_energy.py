@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lib import energy
+from lib import cpu, energy
+from lib.checkpoint import load_shipped
 from lib.errors import BookError
 
 
@@ -41,3 +42,23 @@ def test_no_counter_and_a_broken_one_are_one_sentence(tmp_path: Path) -> None:
     (broken / "energy_uj").write_text("")  # what a locked counter looks like when it can be opened
     with pytest.raises(BookError, match="run as root"):
         energy.packages(tmp_path)
+
+
+def test_energy_of_the_c_program_is_counted_over_its_multiplications(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package, read = zone(tmp_path, "intel-rapl:0", "0"), cpu.CStep.feed
+
+    def feed(step: cpu.CStep, token: int) -> object:
+        counter = package / "energy_uj"
+        counter.write_text(str(int(counter.read_text()) + 100))
+        return read(step, token)
+
+    monkeypatch.setattr(cpu.CStep, "feed", feed)
+    model, _ = load_shipped("nano")
+    found = energy.nj_per_mac(model, [1, 2, 3], passes=2, root=tmp_path)
+    assert found == pytest.approx(
+        100e-6 * 1e9 / (405_632 + 2 * 2 * 128 * 2), rel=1e-6
+    )  # two characters seen, on average
+    with pytest.raises(BookError, match="no energy counter"):
+        energy.nj_per_mac(model, [1], root=tmp_path / "none")

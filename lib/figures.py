@@ -19,7 +19,7 @@ from lib.routes import Acap, Core, Overlay, Route, Workload, estimate
 POCKET = Workload(layers=8, heads=4, width=128, block=256)
 BLUE, RED, GREEN, GREY = COLOURS[0], COLOURS[1], COLOURS[2], "#777777"
 CITED = {"marker": "x", "color": RED, "ls": ""}
-SMALL = 8  # points; nothing in these figures is smaller
+SMALL = 9  # points; nothing in these figures is smaller, so that they can be read on a phone
 
 
 def _mark(measured: bool) -> dict[str, object]:
@@ -40,7 +40,7 @@ def front(ax: Axes, rows: Sequence[lineup.Row], judged: Sequence[Judged]) -> lis
     for row in scored:
         x, y = row.tokens_per_s.value, row.ppl_increase_pct.value
         ax.plot(x, y, **_mark(row.tokens_per_s.provenance == "measured"))
-        name = row.entry.name.replace("_lanes", " ").replace("stateful", "cache")
+        name = row.entry.name.replace("_lanes", " ").replace("openvino", "ov").replace("stateful", "cache")
         ax.annotate(name, (x, y), textcoords="offset points", fontsize=SMALL, **_place(row))
     measured = [r for r in scored if r.tokens_per_s.provenance == "measured"]
     best = comparison.pareto((r.tokens_per_s.value, r.ppl_increase_pct.value) for r in measured)
@@ -181,4 +181,4 @@ def widths(ax: Axes, routes: Sequence[Route], work: Workload, values: Sequence[i
     ax.set(xlabel="width of the model", ylabel="ms per token (modelled)")
     ax.set(xticks=values[::2], xticklabels=[str(value) for value in values[::2]])
     ax.minorticks_off()
-    ax.legend(fontsize=SMALL, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    ax.legend(fontsize=SMALL, loc="upper center", bbox_to_anchor=(0.5, -0.14))

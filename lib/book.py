@@ -38,6 +38,7 @@ from lib.results import (
 BUILD = ROOT / "_build"
 SETTINGS = BUILD / "settings.json"
 RESULTS = BUILD / "results.json"
+PAGES = "pages"  # in the place of a chapter, of the figures that lib.pages adds to the results
 START = "start"  # the start page shows the others' results, so it is executed last and records none
 VERSIONS = ("torch", "numpy", "onnxruntime", "openvino")  # named in the record of a run
 KEY_RESULTS = (
@@ -60,6 +61,7 @@ KEY_RESULTS = (
     "acap.qat.*.eqvit_minus_fp32_pct",
     "acap.qat.*.w4a8_minus_fp32_pct",
     "compare.claims.*",
+    "compare.break_even.core_lanes",
 )
 
 
@@ -236,14 +238,29 @@ def compare_all() -> None:
 
 
 def collect() -> None:
-    """Write ``_build/results.json``: every figure of every chapter, by name."""
+    """Write ``_build/results.json``: every figure of every chapter, by name, and those of the last survey of the pages."""
     figures: dict[str, dict[str, Any]] = {}
+    if RESULTS.exists():
+        figures = {n: f for n, f in read_json(RESULTS, "the collected results").items() if f["chapter"] == PAGES}
     for notebook in executed_chapters():
         for name, result in chapter_results(notebook).items():
             if name in figures:
                 raise BookError(f"{name} is recorded by {figures[name]['chapter']} and by {notebook.stem}; rename one")
             figures[name] = result.plain() | {"chapter": notebook.stem}
     write_json_if_changed(RESULTS, dict(sorted(figures.items())))
+
+
+def add_results(results: dict[str, Result], chapter: str) -> None:
+    """Put figures into ``_build/results.json`` in the place of those that ``chapter`` had there.
+
+    The file keeps its time: the start page, which is made from it and shows none of these, is not out of date.
+    """
+    old = read_json(RESULTS, "the collected results (make book collects them)")
+    figures = {name: figure for name, figure in old.items() if figure["chapter"] != chapter}
+    figures |= {name: result.plain() | {"chapter": chapter} for name, result in results.items()}
+    times = RESULTS.stat()
+    write_json(RESULTS, dict(sorted(figures.items())))
+    os.utime(RESULTS, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def refresh_expected() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ from lib.results import Result
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}  # CSS pixels
 SCHEMES = ("light", "dark")
 ALT_TEXT_LIMIT = 250  # characters
-RESIZED = 500  # milliseconds until the theme has noticed: it then lets the keyboard reach what scrolls
 SEARCH_TERM = "perplexity"  # chapter 2 defines it
 KINDS = {  # kind of finding: the name and unit of its count
     "image": ("book.images_without_alt", "images"),
@@ -56,6 +56,9 @@ STICKS_OUT = """() => {
   return (inner.length ? inner : [document.body]).map(e => e.outerHTML.slice(0, 120));
 }"""
 
+SCROLLS_BY_KEYBOARD = """() =>
+  [...document.querySelectorAll("[tabindex='-1']")].every(e => e.scrollWidth <= e.clientWidth)"""
+
 RUN_AXE = """async options =>
   (await axe.run({exclude: [["[data-known-code]"]]}, {...options, preload: false, resultTypes: ["violations"]})).violations"""
 
@@ -83,6 +86,7 @@ class Finding:
 class Survey:
     """What was seen of a rendered book: per page its links and anchors, and all findings, each once."""
 
+    folder: Path
     address: str
     links: dict[str, list[str]] = field(default_factory=dict)
     anchors: dict[str, set[str]] = field(default_factory=dict)
@@ -93,18 +97,21 @@ class Survey:
         self.findings[Finding(kind, page, what)] = None
 
 
-def survey(folder: Path = HTML) -> Survey:
-    """Look at every page of a rendered book. BookError if there is no book, or no Chromium."""
+def survey(folder: Path = HTML, patience: float = 10_000) -> Survey:
+    """Look at every page of a rendered book; ``patience``, in milliseconds, is what a search may take.
+
+    BookError if there is no book, or no Chromium.
+    """
     pages = rendered_pages(folder)
     start = time.perf_counter()
     with serving(folder) as address, chromium() as browser:
-        seen = Survey(address)
+        seen = Survey(folder, address)
         context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
         page = watched_page(context, seen)
         for name in pages:
             look_at(page, name, seen)
         check_links(seen)
-        check_search(page, seen)
+        check_search(page, seen, patience)
     seen.seconds = time.perf_counter() - start
     return seen
 
@@ -147,7 +154,7 @@ def look_at(page: Page, name: str, seen: Survey) -> None:
     page.evaluate(AXE_SCRIPT)
     for width, (pixels, height) in WIDTHS.items():
         page.set_viewport_size({"width": pixels, "height": height})
-        page.wait_for_timeout(RESIZED)
+        wait_for_theme(page)
         for element in page.evaluate(STICKS_OUT):
             seen.find("width", name, f"{width}: {element}")
         for what in axe_violations(page, {"rules": {"color-contrast": {"enabled": False}}}):
@@ -159,6 +166,12 @@ def look_at(page: Page, name: str, seen: Survey) -> None:
         page.wait_for_function("scheme => document.documentElement.dataset.theme === scheme", arg=scheme)
         for what in axe_violations(page, {"runOnly": ["color-contrast"]}):
             seen.find("axe", name, f"{scheme}: {what}")
+
+
+def wait_for_theme(page: Page) -> None:
+    """Give the theme its moment after a change of width: it then lets the keyboard reach what scrolls."""
+    with suppress(PlaywrightTimeout):  # if it never does, axe-core says so
+        page.wait_for_function(SCROLLS_BY_KEYBOARD, timeout=5_000)
 
 
 def axe_violations(page: Page, options: dict[str, Any]) -> list[str]:
@@ -187,20 +200,54 @@ def check_copying(page: Page, name: str, seen: Survey) -> None:
 
 def check_links(seen: Survey) -> None:
     """Every link to a page of this book must lead to a file, and its fragment to an anchor there."""
-    for page, links in seen.links.items():
-        for link in links:
-            target, fragment = urldefrag(link)
-            name = name_of(target, seen)
-            if not target.startswith(seen.address) or "." not in name:
-                continue
-            if name in seen.anchors and fragment and unquote(fragment) not in seen.anchors[name]:
-                seen.find("link", page, f"{name} has no anchor {fragment}")
+    internal = [(page, link) for page, links in seen.links.items() for link in links if link.startswith(seen.address)]
+    for page, link in internal:
+        name, fragment = name_of(link, seen), unquote(urldefrag(link).fragment)
+        if not (seen.folder / name).is_file():
+            seen.find("link", page, f"{name} does not exist")
+        elif fragment and name in seen.anchors and fragment not in seen.anchors[name]:
+            seen.find("link", page, f"{name} has no anchor {fragment}")
 
 
-def check_search(page: Page, seen: Survey) -> None:
+def check_search(page: Page, seen: Survey, patience: float) -> None:
     """A search for a term of the book must find a chapter."""
     page.goto(f"{seen.address}search.html?q={SEARCH_TERM}")
     try:
-        page.wait_for_selector("#search-results li a", timeout=10_000)
+        page.wait_for_selector("#search-results li a", timeout=patience)
     except PlaywrightTimeout:
         seen.find("search", "search.html", f"nothing is found for {SEARCH_TERM}")
+
+
+# ---- The counts, in the book's results. ----
+
+
+def counts(seen: Survey) -> dict[str, Result]:
+    """Return how many pages were looked at, and how many findings of each kind there were."""
+    found = Counter(finding.kind for finding in seen.findings)
+    results = [Result("book.pages", len(seen.links), "pages", "measured")]
+    results += [Result(name, found[kind], unit, "measured") for kind, (name, unit) in KINDS.items()]
+    results.append(Result("book.seconds.pages", round(seen.seconds, 1), "s", "measured"))
+    return {result.name: result for result in results}
+
+
+def survey_and_record() -> Survey:
+    """Look at the book's own pages, and add the counts to ``_build/results.json``."""
+    seen = survey()
+    book.add_results(counts(seen), book.PAGES)
+    return seen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m lib.pages", description="Look at every rendered page in a browser.")
+    parser.add_argument("folder", nargs="?", type=Path, default=HTML, help="a rendered book, by default this one")
+    folder = parser.parse_args().folder
+    seen = survey_and_record() if folder.resolve() == HTML else survey(folder)
+    for finding in seen.findings:
+        print(f"  {finding.kind:8} {finding.page}: {finding.what}")
+    if seen.findings:
+        raise BookError(f"{len(seen.findings)} things on {len(seen.links)} pages need mending (above)")
+    print(f"{len(seen.links)} pages, nothing found, {seen.seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    run_command(main)

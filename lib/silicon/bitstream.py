@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -46,16 +47,16 @@ TOOL = "import sys, yowasp_runtime as y; sys.exit(y.run_wasm(sys.argv[1], sys.ar
 
 @dataclass(frozen=True)
 class Contents:
-    """What a memory holds at power-up. width: bits of a row; rows: uint64 (depth,)."""
+    """What a memory holds. width: bits of a row; rows: the numbers of its bits, of any size."""
 
     width: int
-    rows: np.ndarray
+    rows: tuple[int, ...]
 
     def hex(self, depth: int | None = None) -> str:
         """Return a row a line, for $readmemh; ``depth`` adds rows of zeros."""
         digits = -(-self.width // 4)
         padding = ["0" * digits] * ((depth or len(self.rows)) - len(self.rows))
-        return "\n".join([*(f"{row:0{digits}x}" for row in self.rows.tolist()), *padding, ""])
+        return "\n".join([*(f"{row:0{digits}x}" for row in self.rows), *padding, ""])
 
 
 def contents(model: IntegerModel, layout: Layout) -> dict[int, Contents]:
@@ -67,10 +68,14 @@ def contents(model: IntegerModel, layout: Layout) -> dict[int, Contents]:
     memory, bank = words.address >> np.uint32(28), words.address >> np.uint32(20) & np.uint32(255)
     found: dict[int, Contents] = {}
     for m, width in _widths(layout).items():
-        for b in np.unique(bank[memory == m]).tolist():
-            there = (memory == m) & (bank == b)
-            order = np.argsort(words.address[there])
-            found[1000 + 100 * m + b] = Contents(width, words.data[there][order])
+        there = memory == m
+        order = np.argsort(words.address[there])  # bank after bank, row after row
+        banks = words.data[there][order].reshape(int(bank[there].max()) + 1, -1)
+        if m in (Memory.WEIGHTS, Memory.HEAD_WEIGHTS):  # side by side in one memory, see weights.sv
+            rows = (sum(word << width * b for b, word in enumerate(row)) for row in banks.T.tolist())
+            found[1000 + 100 * m] = Contents(width * len(banks), tuple(rows))
+        else:
+            found |= {1000 + 100 * m + b: Contents(width, tuple(row)) for b, row in enumerate(banks.tolist())}
     there = memory == Memory.SETTINGS
     found[BOOT] = _boot(words.address[there], words.data[there], fingerprint(model))
     return found
@@ -87,13 +92,11 @@ def _widths(layout: Layout) -> dict[Memory, int]:
 
 def _boot(address: np.ndarray, data: np.ndarray, name: int) -> Contents:
     """Return the ROM of ``boot.sv``: settings, words at addresses, and then the model's name."""
-    rows = np.zeros(BOOT_ROWS, np.uint64)
     records = [*zip(address.tolist(), data.tolist()), (LAST, name)]
-    flat = [part for where, word in records for part in (where, word & LAST, word >> 32)]
-    if len(flat) > BOOT_ROWS:
+    rows = [part for where, word in records for part in (where, word & LAST, word >> 32)]
+    if len(rows) > BOOT_ROWS:
         raise BookError(f"{len(records)} settings do not fit the boot ROM; make the model of fewer layers")
-    rows[: len(flat)] = flat
-    return Contents(32, rows)
+    return Contents(32, (*rows, *[0] * (BOOT_ROWS - len(rows))))
 
 
 def noise(like: Mapping[int, Contents]) -> dict[int, Contents]:
@@ -101,13 +104,11 @@ def noise(like: Mapping[int, Contents]) -> dict[int, Contents]:
 
     GELU's table stands in several memories, whose requantisers share a file: they hold the same noise.
     """
-    rng = np.random.default_rng(1)
-    found = {}
-    for number, memory in sorted(like.items()):
-        rows = rng.integers(0, 1 << 63, len(memory.rows), np.uint64) << np.uint64(1)
-        rows |= rng.integers(0, 2, len(memory.rows), np.uint64)
-        found[number] = Contents(memory.width, rows & np.uint64((1 << memory.width) - 1))
-    return found
+    rng = random.Random(1)
+    return {
+        number: Contents(memory.width, tuple(rng.getrandbits(memory.width) for _ in memory.rows))
+        for number, memory in sorted(like.items())
+    }
 
 
 # ---- Synthesis, place and route. ----

@@ -22,7 +22,7 @@ HTML     := _build/html/.complete
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # chapters measure rates: one at a time
-.PHONY: book test help setup sycl data execute expect full pages address serve clean lock FORCE
+.PHONY: book test help setup sycl data execute expect full pages pdf address serve clean lock FORCE
 
 book: $(HTML) ## execute, render and compare the book (PROFILE=quick|full SOURCE=auto|hub|dir|builtin)
 	@$(PY) -m lib.book compare
@@ -111,6 +111,9 @@ $(HTML): $(EXECUTED) $(START) $(STATIC)
 
 pages: $(HTML) ## look at every page in a browser, as make test does (needs Chromium)
 	@$(PY) -m lib.pages
+
+pdf: $(HTML) ## print the rendered book as one PDF (needs Chromium)
+	@$(PY) -m lib.pdf
 
 address: $(SETUP) ## carry the repository's address from _config.yml to the chapters
 	$(PY) -m lib.book address

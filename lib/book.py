@@ -312,9 +312,19 @@ def keep_full_run() -> None:
 # ---- The rendered book. ----
 
 
+def pages_of_contents() -> list[str]:
+    """List the pages that ``_toc.yml`` names, in its order, as in ``chapters/01_model``."""
+    return re.findall(r"^\s*-?\s*(?:root|file):\s*(\S+)", (ROOT / "_toc.yml").read_text(), re.MULTILINE)
+
+
+def title() -> str:
+    """Return the book's title, which ``_config.yml`` alone decides."""
+    return re.search(r"^title: (.+)$", (ROOT / "_config.yml").read_text(), re.MULTILINE)[1]
+
+
 def check_pages() -> None:
     """Check that every page named in ``_toc.yml`` was rendered, with text in it."""
-    pages = re.findall(r"^\s*-?\s*(?:root|file):\s*(\S+)", (ROOT / "_toc.yml").read_text(), re.MULTILINE)
+    pages = pages_of_contents()
     for page in pages:
         path = BUILD / "html" / f"{page}.html"
         article = re.search(r"<article.*?</article>", path.read_text(), re.DOTALL) if path.exists() else None

@@ -18,7 +18,7 @@ from lib.results import compared
 WORDS_PER_MINUTE = 200
 SECONDS_PER_FIGURE = 12  # for a figure or a table
 COLUMNS = (
-    "page", "last run (UTC)", "seconds", "profile", "corpus", "records compared", "reading, minutes", "software", "machine",
+    "page", "last run (UTC)", "seconds", "profile", "corpus", "records compared", "reading, minutes",
 )  # fmt: skip
 
 
@@ -57,9 +57,12 @@ class Run:
             self.corpus,
             f"{self.compared} of {self.records}",
             str(self.reading_minutes),
-            ", ".join(f"{name} {version}" for name, version in self.versions.items()),
-            self.machine,
         )
+
+    @property
+    def ground(self) -> str:
+        """What the run stood on: the machine and the software."""
+        return "; ".join([self.machine, ", ".join(f"{name} {version}" for name, version in self.versions.items())])
 
 
 def run_of(notebook: Path) -> Run:
@@ -101,7 +104,12 @@ def reading_minutes(notebook: dict[str, Any]) -> int:
 
 
 def status_table() -> str:
-    """Return the runs of all chapters as a Markdown table."""
-    rows = [run_of(path).row for path in book.executed_chapters()]
-    lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    """Return the runs of all chapters as a Markdown table, and below it what they ran on."""
+    runs = [run_of(path) for path in book.executed_chapters()]
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *(run.row for run in runs)]
+    table = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    grounds: dict[str, list[str]] = {}
+    for run in runs:
+        grounds.setdefault(run.ground, []).append(run.name)
+    ran_on = [f"- {ground}: {', '.join(names) if len(grounds) > 1 else 'all'}" for ground, names in grounds.items()]
+    return "\n".join([*table, "", "Machine and software:", "", *ran_on])

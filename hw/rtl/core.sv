@@ -20,8 +20,9 @@
 //
 //   0  the residual stream is read           7  products
 //   2  normalised                            8  sums; the tree's first level
-//   4  weights, keys, values are read        9  captured, if a pass ends
-//   6  operands and factors are chosen      10  requantised
+//   3  weights are read                      9  captured, if a pass ends
+//   4  keys and values are read             10  requantised
+//   6  operands and factors are chosen
 //
 // Weights are read in the order of the computation, at an address that only counts. So their memory
 // need not know what they are, and an image (lib/silicon/image.py) may hold any model of the shape.
@@ -259,15 +260,15 @@ module core #(
     phase_o <= busy_q ? phase[7] : embed ? Embed : idle ? Idle : Finish;
   end
 
-  // ---- Clock 4: addresses of weights and of the cache. They only count. ----
+  // ---- Clocks 3 and 4: addresses of weights and of the cache. They only count. ----
   logic                  read_weight, read_head, read_cache;
   logic [WeightRowW-1:0] weight_row_q;
   logic [HeadRowW-1:0]   head_row_q;
   logic [TimeW-1:0]      time_q;
   logic [SliceW-1:0]     slice_q;
 
-  assign read_head   = norm[4] & (phase[4] == Head);
-  assign read_weight = (norm[4] & (phase[4] != Head)) | tree[4];
+  assign read_head   = norm[3] & (phase[3] == Head);
+  assign read_weight = (norm[3] & (phase[3] != Head)) | tree[3];
   assign read_cache  = score[4] | mix[4];
 
   always_ff @(posedge clk_i) begin

@@ -322,22 +322,18 @@ def scores(model: GPT, calibrated: Calibrated, corpus: Corpus, characters: int) 
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m lib.silicon.calibrate", description="Make an integer model.")
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write, with a .json card")
-    parser.add_argument("--weight-bits", type=int, default=8, help="bits of a weight, 4 to 8; GPTQ rounds below 8")
-    parser.add_argument("--characters", type=int, default=25_600, help="validation characters to score at the end")
-    parser.add_argument("--source", choices=SOURCES, default="auto", help="where the text comes from")
-    given = parser.parse_args()
-    if given.out.suffix != ".safetensors":
-        raise BookError(f"--out is {given.out}; name a file that ends in .safetensors")
-    model, corpus = load_model(given.checkpoint), load_stories(given.source)
+def make(
+    checkpoint: Path, weight_bits: int, corpus: Corpus, characters: int = 25_600
+) -> tuple[Calibrated, dict[str, Any]]:
+    """Return the integer model of a checkpoint file, and its card with the scores on so many characters.
+
+    Raises BookError for a file that holds no model, and as ``calibrate`` does.
+    """
+    model = load_model(checkpoint)
     tokens = calibration_windows(corpus, max(1, CHARACTERS // model.config.block), model.config.block)
-    calibrated = calibrate(model, tokens, given.weight_bits, progress=True)
-    found = scores(model, calibrated, corpus, given.characters)
+    calibrated = calibrate(model, tokens, weight_bits, progress=True)
     card = {
-        "checkpoint": {"name": given.checkpoint.stem, "sha256": sha256(given.checkpoint)},
+        "checkpoint": {"name": checkpoint.stem, "sha256": sha256(checkpoint)},
         "model": dataclasses.asdict(calibrated.model.shape),
         "calibration": {
             "corpus": corpus.name,
@@ -348,14 +344,29 @@ def main() -> None:
         },
         "residual_scale": calibrated.residual_scale,
         "logits_scale": calibrated.logits_scale,
-        "scores": found,
+        "scores": scores(model, calibrated, corpus, characters),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "date": time.strftime("%Y-%m-%d"),
     }
+    return calibrated, card
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m lib.silicon.calibrate", description="Make an integer model.")
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write, with a .json card")
+    parser.add_argument("--weight-bits", type=int, default=8, help="bits of a weight, 4 to 8; GPTQ rounds below 8")
+    parser.add_argument("--characters", type=int, default=25_600, help="validation characters to score at the end")
+    parser.add_argument("--source", choices=SOURCES, default="auto", help="where the text comes from")
+    given = parser.parse_args()
+    if given.out.suffix != ".safetensors":
+        raise BookError(f"--out is {given.out}; name a file that ends in .safetensors")
+    calibrated, card = make(given.checkpoint, given.weight_bits, load_stories(given.source), given.characters)
     save(given.out, calibrated, card)
+    found = card["scores"]
     print(
         f"{given.out}: {given.out.stat().st_size:,} bytes, perplexity {found['ppl_increase_pct']:+.2f} % "
-        f"on {found['characters']:,} characters of {corpus.name}"
+        f"on {found['characters']:,} characters of {found['corpus']}"
     )
 
 

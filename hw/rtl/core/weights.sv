@@ -31,7 +31,7 @@ module weights #(
   input  logic [19:0]           load_row_i,
   input  logic [63:0]           load_data_i,
 
-  // Two clocks later what is read.
+  // Three clocks later what is read.
   input  logic                  read_i,
   input  logic [ROW_W-1:0]      row_i,
   output logic [WIDTH-1:0]      weights_o,
@@ -39,6 +39,18 @@ module weights #(
   input  logic [HEAD_ROW_W-1:0] head_row_i,
   output logic [WIDTH-1:0]      head_o
 );
+  // Whatever chooses among blocks is next to them, and has a register there; one more gives the way
+  // to the lanes a clock of its own.
+  logic [WIDTH-1:0] weights, head;
+  logic [1:0]       read_q, read_head_q;
+
+  always_ff @(posedge clk_i) begin
+    read_q      <= {read_q[0], read_i};
+    read_head_q <= {read_head_q[0], read_head_i};
+    if (read_q[1]) weights_o <= weights;
+    if (read_head_q[1]) head_o <= head;
+  end
+
   if (INIT) begin : g_fixed
     memory #(.WIDTH(WIDTH), .DEPTH(ROWS), .INIT(1000)) u_weights (
       .clk_i,
@@ -47,7 +59,7 @@ module weights #(
       .write_data_i('0),
       .read_i,
       .read_row_i  (row_i),
-      .read_data_o (weights_o)
+      .read_data_o (weights)
     );
 
     memory #(.WIDTH(WIDTH), .DEPTH(HEAD_ROWS), .INIT(1100)) u_head (
@@ -57,7 +69,7 @@ module weights #(
       .write_data_i('0),
       .read_i      (read_head_i),
       .read_row_i  (head_row_i),
-      .read_data_o (head_o)
+      .read_data_o (head)
     );
 
     logic unused;
@@ -65,16 +77,14 @@ module weights #(
   end else begin : g_loaded
     localparam int unsigned WordW = 8 * WEIGHT_W;
 
-    logic [EIGHTS:0]       load, load_head;
-    logic [EIGHTS:0][7:0]  bank;
-    logic [EIGHTS:0][19:0] row;
-    logic [EIGHTS:0][63:0] data;
+    localparam int unsigned StepW = 8 + 20 + 64; // bank, row, data
 
-    assign load[0]      = load_i;
-    assign load_head[0] = load_head_i;
-    assign bank[0]      = load_bank_i;
-    assign row[0]       = load_row_i;
-    assign data[0]      = load_data_i;
+    logic [EIGHTS:0]             load, load_head;
+    logic [StepW*(EIGHTS+1)-1:0] steps;
+
+    assign load[0]           = load_i;
+    assign load_head[0]      = load_head_i;
+    assign steps[0 +: StepW] = {load_bank_i, load_row_i, load_data_i};
 
     for (genvar e = 0; e < EIGHTS; e++) begin : g_eight
       logic        load_q, load_head_q, here;
@@ -88,15 +98,13 @@ module weights #(
       end
 
       always_ff @(posedge clk_i) begin
-        if (load[e] || load_head[e]) {bank_q, row_q, data_q} <= {bank[e], row[e], data[e]};
+        if (load[e] || load_head[e]) {bank_q, row_q, data_q} <= steps[StepW*e +: StepW];
       end
 
-      assign load[e+1]      = load_q;
-      assign load_head[e+1] = load_head_q;
-      assign bank[e+1]      = bank_q;
-      assign row[e+1]       = row_q;
-      assign data[e+1]      = data_q;
-      assign here           = bank_q == 8'(e);
+      assign load[e+1]                   = load_q;
+      assign load_head[e+1]              = load_head_q;
+      assign steps[StepW*(e+1) +: StepW] = {bank_q, row_q, data_q};
+      assign here                        = bank_q == 8'(e);
 
       memory #(.WIDTH(WordW), .DEPTH(ROWS), .ULTRA(ULTRA)) u_weights (
         .clk_i,
@@ -105,7 +113,7 @@ module weights #(
         .write_data_i(data_q[WordW-1:0]),
         .read_i,
         .read_row_i  (row_i),
-        .read_data_o (weights_o[WordW*e +: WordW])
+        .read_data_o (weights[WordW*e +: WordW])
       );
 
       memory #(.WIDTH(WordW), .DEPTH(HEAD_ROWS)) u_head (
@@ -115,12 +123,12 @@ module weights #(
         .write_data_i(data_q[WordW-1:0]),
         .read_i      (read_head_i),
         .read_row_i  (head_row_i),
-        .read_data_o (head_o[WordW*e +: WordW])
+        .read_data_o (head[WordW*e +: WordW])
       );
     end
 
     // Nothing is behind the last ones.
     logic unused;
-    assign unused = ^{load[EIGHTS], load_head[EIGHTS], bank[EIGHTS], row[EIGHTS], data[EIGHTS]};
+    assign unused = ^{load[EIGHTS], load_head[EIGHTS], steps[StepW*EIGHTS +: StepW]};
   end
 endmodule

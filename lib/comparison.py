@@ -1,4 +1,4 @@
-"""The comparison: what the report claims, what the chapters recorded, and a verdict for each claim.
+"""The comparison: what the source documents claim, what the chapters recorded, and a verdict for each claim.
 
 Nothing here is computed anew. Figures come from the chapters' own records: of the run that is being made, where it
 has got that far, else of the committed full runs, else of none, and then a claim says what is missing.
@@ -13,6 +13,7 @@ from typing import Iterable, Mapping, Sequence
 
 from lib.book import BUILD
 from lib.errors import BookError
+from lib.published import MODELS, TABLE_4
 from lib.results import FULL_RUNS, Result, collected, full_run, results_of
 
 SELF = "11_comparison"
@@ -88,10 +89,11 @@ def _corpora() -> list[str]:
 
 @dataclass(frozen=True)
 class Claim:
-    """One figure of the report's.
+    """One figure of a source document.
 
     ours: the name of the record that answers it, the text's name standing as {text}; None where only a board
-    can. at_most: the claim is a cost, and less reproduces it too. command: what would measure it on a board.
+    can. at_most: the claim is a cost, and less reproduces it too. beside: records worth seeing next to it that answer
+    something else (another machine, a model of the target). command: what would measure it.
     """
 
     table: str
@@ -100,6 +102,7 @@ class Claim:
     unit: str
     ours: str | None = None
     at_most: bool = False
+    beside: tuple[str, ...] = ()
     command: str = ""
 
 
@@ -109,6 +112,7 @@ class Judged:
 
     claim: Claim
     ours: Result | None
+    beside: tuple[Result, ...]
     verdict: str
 
 
@@ -116,21 +120,49 @@ _DPU = "hw/vitis_ai/compile.sh out/dpu && hw/vitis_ai/deploy.sh root@BOARD out/d
 _A53 = "gpt-aarch64 of lib.cpu.build, copied to the board"
 _ARRIA = "hw/openvino/run_openvino.py --device HETERO:FPGA,CPU"
 _METER = "the board's power monitors, during the same command"
+_WIKITEXT = "WIKITEXT_DIR=FOLDER make book"
+_VERSAL = "python -m lib.acap design --model {model} --latency-ms 1 --out out/design, then Vitis and a VCK190"
+_XEON = "chapter 8's race on an m6i.large"
+_ON_DPU = ("vitis.report.as_exported.modelled_ms_per_token", "vitis.report.modelled_ms_per_token")
+_ON_ARRIA = ("intel.a10.report.modelled_ms_per_token", "intel.a10.report_window.modelled_ms_per_token")
+_ON_A53 = ("vitis.report.cpu_only.modelled_ms_per_token",)
+
+
+def _table_4() -> tuple[Claim, ...]:
+    """Claim by claim what this book has something to put beside: EQ-ViT's own columns, and the processor's."""
+    columns = {platform.name: platform for platform in TABLE_4}
+    found = []
+    for index, model in enumerate(MODELS):
+        ours = columns["VCK190, EQ-ViT"]
+        board = _VERSAL.format(model=model.replace("_", "-"))
+        next_board = "acap.boards.vek280.a8w4.latency_ms" if model == "deit_t" else None
+        found += [
+            Claim("IV", f"{model}, Xeon 8375C", columns["Xeon 8375C, PyTorch"].latency_ms[index], "ms",
+                  beside=(f"acap.cpu.{model}.torch.latency_ms",), command=_XEON),
+            Claim("IV", f"{model}, VCK190", ours.latency_ms[index], "ms",
+                  f"acap.table5.{model}.latency_ms", command=board),
+            Claim("IV", f"{model}, VEK280, estimated", columns["VEK280, EQ-ViT, estimated"].latency_ms[index], "ms",
+                  next_board, command="the same for a VEK280"),
+            Claim("IV", f"{model}, VCK190, efficiency", ours.images_per_s_w[index], "images/s/W", command=_METER),
+        ]  # fmt: skip
+    return tuple(found)
+
 
 CLAIMS = (
     Claim("1.1", "parameters", 1_670_000, "parameters", "errata.parameters.right"),
-    Claim("2.1", "INT8, perplexity", 4.5, "%", "ptq.best.{text}.ppl_increase_pct", at_most=True),
-    Claim("2.1", "50 % pruned, perplexity", 3.5, "%", "prune.unstructured.50.{text}.ppl_increase_pct", at_most=True),
-    Claim("2.1", "both, perplexity", 8.8, "%", "prune.unstructured.50.int8.{text}.ppl_increase_pct", at_most=True),
     Claim("2.1", "FP32, size", 6.4, "MB", "errata.size_fp32.right"),
+    Claim("2.1", "FP32, perplexity on WikiText-2", 125.4, "", "baseline.pocket.wikitext2.char_ppl", command=_WIKITEXT),
     Claim("2.1", "INT8, size", 1.7, "MB", "errata.size_int8.right"),
+    Claim("2.1", "INT8, perplexity", 4.5, "%", "ptq.best.{text}.ppl_increase_pct", at_most=True),
     Claim("2.1", "50 % pruned, size", 3.2, "MB", "errata.size_pruned.right"),
+    Claim("2.1", "50 % pruned, perplexity", 3.5, "%", "prune.unstructured.50.{text}.ppl_increase_pct", at_most=True),
     Claim("2.1", "both, size", 0.9, "MB", "errata.size_both.right"),
-    Claim("6.1", "FP32, ZCU104 CPU", 215.5, "ms", command=_A53),
-    Claim("6.1", "INT8, ZCU104 DPU", 45.2, "ms", command=_DPU),
-    Claim("6.1", "pruned and INT8, ZCU104 DPU", 44.8, "ms", command=_DPU),
-    Claim("6.1", "INT8, Arria 10", 52.8, "ms", command=_ARRIA),
-    Claim("6.1", "pruned and INT8, Arria 10", 51.9, "ms", command=_ARRIA),
+    Claim("2.1", "both, perplexity", 8.8, "%", "prune.unstructured.50.int8.{text}.ppl_increase_pct", at_most=True),
+    Claim("6.1", "FP32, ZCU104 CPU", 215.5, "ms", beside=_ON_A53, command=_A53),
+    Claim("6.1", "INT8, ZCU104 DPU", 45.2, "ms", beside=_ON_DPU, command=_DPU),
+    Claim("6.1", "pruned and INT8, ZCU104 DPU", 44.8, "ms", beside=_ON_DPU, command=_DPU),
+    Claim("6.1", "INT8, Arria 10", 52.8, "ms", beside=_ON_ARRIA, command=_ARRIA),
+    Claim("6.1", "pruned and INT8, Arria 10", 51.9, "ms", beside=_ON_ARRIA, command=_ARRIA),
     Claim("6.1", "power, ZCU104 CPU", 5, "W", command=_METER),
     Claim("6.1", "power, ZCU104 DPU", 12, "W", command=_METER),
     Claim("6.1", "power, Arria 10", 20, "W", command=_METER),
@@ -142,6 +174,7 @@ CLAIMS = (
     Claim("6.2", "FPGA AI Suite, share of FFs", 56, "%", "errata.arria10.ff_pct.right"),
     Claim("6.2", "FPGA AI Suite, share of M20Ks", 75, "%", "errata.arria10.m20k_pct.right"),
     Claim("6.2", "FPGA AI Suite, share of DSPs", 73, "%", "errata.arria10.dsp_pct.right"),
+    *_table_4(),
 )
 
 
@@ -154,7 +187,8 @@ def judge(claims: Sequence[Claim], records: Records, text: str) -> list[Judged]:
     judged = []
     for claim in claims:
         ours = records.figures.get(claim.ours.format(text=text)) if claim.ours else None
-        judged.append(Judged(claim, ours, _verdict(claim, ours)))
+        beside = tuple(records.figures[name] for name in claim.beside if name in records.figures)
+        judged.append(Judged(claim, ours, beside, _verdict(claim, ours)))
     return judged
 
 
@@ -165,62 +199,7 @@ def _verdict(claim: Claim, ours: Result | None) -> str:
     return REPRODUCED if near or (claim.at_most and ours.value <= claim.value) else CORRECTED
 
 
-# ---- Routes. ----
-
-
-@dataclass(frozen=True)
-class Route:
-    """A way to run the model, with its speed and, where it was scored, what it costs in perplexity."""
-
-    name: str
-    target: str
-    tokens_per_s: Result
-    ppl_increase_pct: Result | None
-
-    @property
-    def ms_per_token(self) -> float:
-        return 1e3 / self.tokens_per_s.value
-
-
-# What speeds are recorded, as (pattern of names, target, quality by route): later chapters' appear by themselves.
-_SPEEDS = (
-    (r"host\.([a-z0-9_]+)\.tokens_per_s", "this host, one thread"),
-    (r"silicon\.(pocket\.lanes\d+|pocket\.xcup\.lanes\d+)\.tokens_per_s", "open RTL core"),
-)
-_LATENCIES = (
-    (r"vitis\.(pocket)\.modelled_ms_per_token", "ZCU104, DPU"),
-    (r"intel\.a10\.(pocket)\.modelled_ms_per_token", "Arria 10, FPGA AI Suite"),
-)
-_EXACT = ("torch", "torch_kv", "ort_fp32", "openvino_fp32", "openvino_stateful", "c_fp32")
-_QUALITY = {
-    "ort_int8": "ptq.best.{text}.ppl_increase_pct",
-    "openvino_int8": "openvino.int8.{text}.ppl_increase_pct",
-    "openvino_stateful_int8": "openvino.int8.{text}.ppl_increase_pct",
-    "c_int8": "host.c_int8.{text}.ppl_increase_pct",
-    "Arria 10, FPGA AI Suite": "openvino.fp16.{text}.ppl_increase_pct",
-    "ZCU104, DPU": "vitis.int8.trained.powers_of_two.{text}.ppl_increase_pct",
-    "open RTL core": "silicon.golden.pocket.{text}.ppl_increase_pct",
-}
-
-
-def routes(records: Records, text: str) -> list[Route]:
-    """Return every route whose speed is recorded, fastest first; FP32 ones cost nothing by definition."""
-    found = []
-    for pattern, target in _SPEEDS:
-        for name, speed in records.matching(pattern):
-            found.append(Route(name, target, speed, _quality(name, target, records, text)))
-    for pattern, target in _LATENCIES:
-        for name, latency in records.matching(pattern):
-            speed = Result(latency.name, 1e3 / latency.value, "tokens/s", latency.provenance)
-            found.append(Route(name, target, speed, _quality(name, target, records, text)))
-    return sorted(found, key=lambda route: -route.tokens_per_s.value)
-
-
-def _quality(name: str, target: str, records: Records, text: str) -> Result | None:
-    if name in _EXACT:
-        return Result(f"{name}.ppl_increase_pct", 0.0, "%", "measured")
-    pattern = _QUALITY.get(name) or _QUALITY.get(target)
-    return records.figures.get(pattern.format(text=text)) if pattern else None
+# ---- The front. ----
 
 
 def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -232,3 +211,63 @@ def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
             front.append((speed, cost))
             least = cost
     return front[::-1]
+
+
+# ---- The ladder. ----
+
+
+@dataclass(frozen=True)
+class Step:
+    """A form of the model on the verification ladder.
+
+    name: of its records ladder.<name>.*; chapter: that climbed it; source: the form it was made from, which is the
+    sharper comparison; proof: a record that says how far it is from its source, zero or near it where it is a twin.
+    """
+
+    name: str
+    what: str
+    chapter: str
+    source: str
+    proof: str | None = None
+
+
+LADDER = (
+    Step("onnx_fp32", "ONNX, a window, FP32", "5", "PyTorch", "ladder.onnx_fp32.max_abs_err"),
+    Step("kv_step", "ONNX, a step with its cache, FP32", "5", "PyTorch", "ladder.kv_step.max_abs_err"),
+    Step("torch_int8", "QDQ of torch.ao, INT8", "5", "PyTorch"),
+    Step("qdq", "QDQ of the best recipe, INT8", "5", "PyTorch"),
+    Step("brevitas", "Brevitas, four-bit weights", "5", "PyTorch"),
+    Step("qonnx", "QONNX of it", "5", "brevitas", "ladder.qonnx.source_mean_abs_err"),
+    Step("qcdq", "QCDQ of it, in ONNX Runtime", "5", "brevitas", "ladder.qcdq.source_mean_abs_err"),
+    Step("dpu_int8", "DPU's form, powers of two, ReLU", "6", "PyTorch"),
+    Step("vart_host", "the board's program, in emulation", "6", "dpu_int8", "ladder.vart_host.source_max_abs_err"),
+    Step("openvino_fp32", "OpenVINO, FP32", "7", "kv_step", "ladder.openvino_fp32.source_mean_abs_err"),
+    Step("openvino_stateful", "OpenVINO, cache inside", "7", "openvino_fp32",
+         "ladder.openvino_stateful.source_mean_abs_err"),
+    Step("openvino_int8", "OpenVINO, INT8", "7", "ONNX Runtime, INT8", "ladder.openvino_int8.source_mean_abs_err"),
+    Step("openvino_stateful_int8", "OpenVINO, INT8, cache inside", "7", "openvino_int8",
+         "ladder.openvino_stateful_int8.source_mean_abs_err"),
+    Step("integer", "the integer model, in NumPy", "10", "PyTorch"),
+    Step("rtl", "the core, clock by clock", "10", "integer", "silicon.bit_exact.mismatches"),
+)  # fmt: skip
+FIGURES = ("max_abs_err", "agreement", "ppl_increase_pct")
+
+
+@dataclass(frozen=True)
+class Climbed:
+    """A step with what is recorded of it: by FIGURES from the golden logits, and from its source."""
+
+    step: Step
+    figures: Mapping[str, Result]
+    proof: Result | None
+
+
+def ladder(records: Records) -> list[Climbed]:
+    """Return every step that has been climbed, from PyTorch's nearest relative down to the circuit."""
+    found = []
+    for step in LADDER:
+        named = {figure: records.figures.get(f"ladder.{step.name}.{figure}") for figure in FIGURES}
+        figures = {figure: result for figure, result in named.items() if result}
+        if figures:
+            found.append(Climbed(step, figures, records.figures.get(step.proof) if step.proof else None))
+    return found

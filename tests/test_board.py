@@ -25,8 +25,9 @@ from lib.silicon.bad_line import Faults, stress
 from lib.silicon.board import BOARD, FOLDER, SimulatedBoard, Terminal
 from lib.silicon.frames import REPLY, START, Decoder, Frame, Kind, Status, encode
 from lib.silicon.golden import Golden, IntegerModel, Shape, random_model
-from lib.silicon.host import Board, Link, Reply, fingerprint
+from lib.silicon.host import Board, Link, Reply
 from lib.silicon.image import Layout
+from lib.silicon.model_file import fingerprint
 from lib.silicon.port import SerialPort
 from lib.silicon.synth import synthesise
 from lib.silicon.verilate import Simulation, Unit
@@ -435,7 +436,7 @@ def test_a_source_is_clean(source: Path, tmp_path: Path) -> None:
 
 def test_frames_fit_a_corner_of_an_ecp5() -> None:
     area = synthesise(Unit("frames", (FOLDER / "frames.sv",), (), ()), family="ecp5")
-    assert area.lut < 700 and area.ff < 350 and area.bram == 2  # the payload's buffer, and the logits
+    assert area.lut < 750 and area.ff < 350 and area.bram == 2  # the payload's buffer, and the logits
 
 
 def test_the_constraints_name_every_pin_of_the_top() -> None:

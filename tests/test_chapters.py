@@ -29,6 +29,13 @@ HOSTS = (
 PROMISED = {
     *(f"compare.claims.{verdict}" for verdict in ("reproduced", "corrected", "cited")),
     *(
+        f"compare.{route}.{figure}"
+        for route in (*HOSTS, "dpu", "a10", *(f"core_lanes{lanes}" for lanes in LANES["pocket"]))
+        for figure in ("tokens_per_s", "ms_per_token", "ppl_increase_pct", "size_mb")
+    ),
+    "compare.ladder.rungs",
+    "compare.break_even.core_lanes",
+    *(
         f"vitis.{graph}.{count}"
         for graph in ("mlp", "cnn", "ffn_conv", "rewritten_block")
         for count in ("layers_on_dpu", "layers", "subgraphs")

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import comparison
-from lib.comparison import CITED, CLAIMS, CORRECTED, REPRODUCED, Claim, Records, gather, judge, pareto, routes
+from lib import comparison, lineup
+from lib.capacity import shares
+from lib.comparison import CITED, CLAIMS, CORRECTED, REPRODUCED, Claim, Records, gather, judge, ladder, pareto
 from lib.errors import BookError
 from lib.results import Result
 
@@ -36,25 +37,79 @@ def test_what_only_a_board_can_measure_says_how() -> None:
     assert all(claim.ours or claim.command for claim in CLAIMS)
 
 
-def test_routes_appear_once_they_are_recorded() -> None:
-    assert routes(records(), "stories") == []
+def test_what_stands_beside_a_claim_does_not_judge_it() -> None:
+    claim = Claim("T", "time", 10, "ms", beside=("a.other", "a.missing"), command="measure it")
+    judged = judge([claim], records(a__other=10.0), "stories")[0]
+    assert judged.verdict == CITED and [r.value for r in judged.beside] == [10.0]
+
+
+def test_table_4_is_claimed_column_by_column() -> None:
+    claims = {c.what: c for c in CLAIMS if c.table == "IV"}
+    assert len(claims) == 16
+    assert claims["deit_t, VCK190"].value == 0.56 and claims["lv_vit_t, VCK190, efficiency"].value == 202.8
+    assert claims["deit_160, VEK280, estimated"].ours is None and claims["deit_t, VEK280, estimated"].ours
+
+
+def test_rows_appear_once_they_are_recorded() -> None:
+    assert lineup.rows(records(), "stories") == []
+    assert len(lineup.absent(records())) == len(lineup.AWAITED)
     some = records(
         host__c_fp32__tokens_per_s=12_000.0,
         host__c_int8__tokens_per_s=20_000.0,
+        host__c_int8__p50_us=50.0,
+        host__c_int8__p99_us=60.0,
+        host__c_int8__stories__ppl_increase_pct=3.0,
         host__two_threads__c_fp32__tokens_per_s=15_000.0,
         vitis__pocket__modelled_ms_per_token=5.0,
         vitis__report__modelled_ms_per_token=9.0,
         silicon__pocket__lanes64__tokens_per_s=3000.0,
+        silicon__pocket__xcup__lanes64__dsp=77,
+        silicon__sparse__lane_balanced__token_speedup=1.6,
+        silicon__nano__ecp5__lanes32__tokens_per_s=4000.0,
+        gate__largest_char_ppl_increase_pct=2.0,
     )
-    found = routes(some, "stories")
-    assert [(r.name, r.target) for r in found] == [
-        ("c_int8", "this host, one thread"),
-        ("c_fp32", "this host, one thread"),
-        ("pocket.lanes64", "open RTL core"),
-        ("pocket", "ZCU104, DPU"),
+    some.figures["vitis.pocket.modelled_ms_per_token"] = Result("v", 5.0, "ms", "modelled")
+    found = {row.entry.name: row for row in lineup.rows(some, "stories")}
+    assert list(found) == [
+        "c_int8",
+        "c_fp32_two_threads",
+        "c_fp32",
+        "core_sparse_lane_balanced",
+        "ecp5_lanes32",
+        "core_lanes64",
+        "dpu",
     ]
-    assert found[1].ppl_increase_pct.value == 0.0 and found[0].ppl_increase_pct is None
-    assert found[3].tokens_per_s.value == pytest.approx(200) and found[3].ms_per_token == pytest.approx(5)
+    assert found["c_int8"].gate is False and found["c_fp32"].gate is True and found["dpu"].gate is None
+    assert [r.value for r in found["c_int8"].spread] == [50.0, 60.0] and found["c_fp32"].spread is None
+    assert found["dpu"].tokens_per_s.value == pytest.approx(200) and found["dpu"].ms_per_token.value == 5
+    sparse = found["core_sparse_lane_balanced"].tokens_per_s
+    assert sparse.value == pytest.approx(4800) and sparse.provenance == "modelled"
+    assert found["core_lanes64"].resources[0][0] == "DSP" and found["ecp5_lanes32"].entry.model == "nano"
+    assert set(found["dpu"].figures()) == {"tokens_per_s", "ms_per_token"}
+    assert len(lineup.absent(some)) == 1
+
+
+def test_configurations_have_names_of_their_own() -> None:
+    names = [entry.name for entry in lineup.FIXED]
+    assert len(set(names)) == len(names)
+
+
+def test_the_ladder_has_the_rungs_that_were_climbed() -> None:
+    assert ladder(records()) == []
+    climbed = ladder(
+        records(ladder__rtl__agreement=0.96, silicon__bit_exact__mismatches=0, ladder__qdq__max_abs_err=1.0)
+    )
+    assert [c.step.name for c in climbed] == ["qdq", "rtl"]
+    assert climbed[1].proof.value == 0 and climbed[0].proof is None and "max_abs_err" in climbed[0].figures
+
+
+def test_shares_are_counts_over_the_device_s_totals() -> None:
+    found = {
+        (s.design, s.kind): s for s in shares(records(silicon__pocket__xcup__lanes64__uram=48, device__b4096__bram=156))
+    }
+    assert found["core, 64 lanes, on XCZU7EV", "URAM"].percent == 50
+    assert found["B4096 on ZCU104, vendor", "BRAM"].percent == 50
+    assert found["B4096 on ZCU104, report", "BRAM"].percent > 100
 
 
 @given(st.lists(st.tuples(st.floats(1, 100), st.floats(-5, 5)), max_size=20))

@@ -38,7 +38,10 @@ module core #(
   parameter int unsigned VOCAB    = 97,
   parameter int unsigned WEIGHT_W = 8,  // bits of a weight, 4 to 8
   parameter int unsigned DRAIN    = 8,  // requantisers of the first dataflow: 1, 2, 4 or 8
-  parameter bit          ULTRA    = 1'b0 // weights and cache in UltraRAM
+  parameter bit          ULTRA    = 1'b0, // weights and cache in UltraRAM
+  // Memories but Settings hold at power-up what files say: memory<1000 + 100 m + b>.hex bank b of
+  // memory m, in the numbers of the load port.
+  parameter bit          INIT     = 1'b0
 ) (
   input  logic        clk_i,
   input  logic        rst_ni,
@@ -99,6 +102,10 @@ module core #(
   typedef enum logic [3:0] {
     Weights, HeadWeights, DrainParameters, TreeParameters, Gelu, Token, Position, Rsqrt, Settings
   } memory_e;
+
+  // The number of a memory's first file.
+  localparam int unsigned File = INIT ? 1000 : 0;
+  localparam int unsigned Files = INIT ? 100 : 0;
 
   logic        load_q;
   logic [3:0]  load_memory_q;
@@ -207,10 +214,6 @@ module core #(
     chunk_q <= chunk[8:0];
   end
 
-  // Passes over the context may be longer than those over the width, whose rows need fewer bits.
-  logic unused;
-  assign unused = ^beat;
-
   logic unread, complete, norm_ready, mix_ready, hold_free, drained;
 
   sequencer #(
@@ -288,7 +291,8 @@ module core #(
   logic [8*Groups-1:0]            normalised;
   logic [8*Groups*LaneHeads-1:0]  weights;
   logic [32*Groups*Banks-1:0]     sums;      // a group's banks side by side
-  logic [24*Columns-1:0]          hold;
+  logic [24*DRAIN*Banks-1:0]      hold;      // what the banks' next columns hold
+  logic [Banks-1:0]               hold_next;
 
   logic                           word_valid, word_to_cache, word_to_stage;
   logic [WordW-1:0]               word_index;
@@ -310,24 +314,49 @@ module core #(
   assign capture        = (norm[9] | mix[9]) & last[9];
   assign add            = score[10:8] | tree[10:8];
 
+  // The words to load, as each bank passes them on.
+  logic [Banks:0]       pass_weight, pass_head;
+  logic [Banks:0][7:0]  pass_bank;
+  logic [Banks:0][19:0] pass_row;
+  logic [Banks:0][63:0] pass_data;
+
+  assign pass_weight[0] = load[Weights];
+  assign pass_head[0]   = load[HeadWeights];
+  assign pass_bank[0]   = load_bank_q;
+  assign pass_row[0]    = load_row_q;
+  assign pass_data[0]   = load_data_q;
+
+  // No bank is behind the last one. Passes over the context may be longer than those over the
+  // width, whose rows need fewer bits.
+  logic unused;
+  assign unused = ^{
+    beat, pass_weight[Banks], pass_head[Banks], pass_bank[Banks], pass_row[Banks], pass_data[Banks]
+  };
+
   for (genvar b = 0; b < Banks; b++) begin : g_bank
-    logic [Groups-1:0]    load_here;
     logic [32*Groups-1:0] sum;
 
     for (genvar g = 0; g < Groups; g++) begin : g_group
-      assign load_here[g] = load_bank_q == 8'((g * Banks) + b);
       assign sums[32*(Banks*g+b) +: 32] = sum[32*g +: 32];
     end
 
     bank #(
       .GROUPS(Groups), .WEIGHT_W(WEIGHT_W), .WEIGHT_ROWS(WeightRows), .HEAD_ROWS(HeadRows),
-      .CACHE_ROWS(CacheRows), .STAGE_ROWS(Chunks), .ULTRA(ULTRA)
+      .CACHE_ROWS(CacheRows), .STAGE_ROWS(Chunks), .DRAIN(DRAIN), .ULTRA(ULTRA),
+      .INIT(INIT), .BANKS(Banks), .BANK(b)
     ) u_bank (
       .clk_i,
-      .load_weight_i    (load_here & {Groups{load[Weights]}}),
-      .load_head_i      (load_here & {Groups{load[HeadWeights]}}),
-      .load_row_i       (load_row_q),
-      .load_data_i      (load_data_q),
+      .rst_ni,
+      .load_weight_i    (pass_weight[b]),
+      .load_head_i      (pass_head[b]),
+      .load_bank_i      (pass_bank[b]),
+      .load_row_i       (pass_row[b]),
+      .load_data_i      (pass_data[b]),
+      .load_weight_o    (pass_weight[b+1]),
+      .load_head_o      (pass_head[b+1]),
+      .load_bank_o      (pass_bank[b+1]),
+      .load_row_o       (pass_row[b+1]),
+      .load_data_o      (pass_data[b+1]),
       .write_cache_i    (cache_group & {Groups{word_to_cache & (word_index == WordW'(b))}}),
       .write_cache_row_i(cache_write_row),
       .write_stage_i    (word_to_stage & (word_index == WordW'(b))),
@@ -355,7 +384,8 @@ module core #(
       .capture_i        (capture),
       .add_i            (add),
       .sum_o            (sum),
-      .hold_o           (hold[192*b +: 192])
+      .next_i           (hold_next[b]),
+      .hold_o           (hold[24*DRAIN*b +: 24*DRAIN])
     );
   end
 
@@ -409,7 +439,8 @@ module core #(
   end
 
   drain #(
-    .COLUMNS(Columns), .HEAD_WIDTH(HeadWidth), .DRAIN(DRAIN), .LAYERS(LAYERS), .ROWS(ParameterRows)
+    .COLUMNS(Columns), .HEAD_WIDTH(HeadWidth), .DRAIN(DRAIN), .LAYERS(LAYERS), .ROWS(ParameterRows),
+    .INIT_PARAMETERS(File + (2 * Files)), .INIT_GELU(File + (4 * Files))
   ) u_drain (
     .clk_i,
     .rst_ni,
@@ -424,6 +455,7 @@ module core #(
     .to_gelu_i         (phase[9] == Up),
     .to_logits_i       (phase[9] == Head),
     .shift_i           (drain_shift),
+    .next_o            (hold_next),
     .hold_i            (hold),
     .reciprocal_i      (reciprocal),
     .reciprocal_shift_i(reciprocal_shift),
@@ -497,7 +529,10 @@ module core #(
   logic [16*Groups-1:0]   embedded;
   logic [5:0]             tree_shift_q;
 
-  embedding #(.WIDTH(WIDTH), .GROUPS(Groups), .BLOCK(BLOCK), .VOCAB(VOCAB)) u_embedding (
+  embedding #(
+    .WIDTH(WIDTH), .GROUPS(Groups), .BLOCK(BLOCK), .VOCAB(VOCAB), .INIT_TOKEN(File + (5 * Files)),
+    .INIT_POSITION(File + (6 * Files))
+  ) u_embedding (
     .clk_i,
     .rst_ni,
     .shift_i        (embed_shift),
@@ -518,7 +553,10 @@ module core #(
     if (tree[0] && first[0]) tree_shift_q <= (phase[0] == Out) ? out_shift : down_shift;
   end
 
-  residual #(.LAYERS(LAYERS), .WIDTH(WIDTH), .GROUPS(Groups)) u_residual (
+  residual #(
+    .LAYERS(LAYERS), .WIDTH(WIDTH), .GROUPS(Groups), .INIT_PARAMETERS(File + (3 * Files)),
+    .INIT_RSQRT(File + (7 * Files))
+  ) u_residual (
     .clk_i,
     .rst_ni,
     .load_parameter_i(load_group & {Groups{load[TreeParameters]}}),

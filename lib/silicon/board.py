@@ -20,7 +20,7 @@ from lib.silicon.verilate import Unit, library
 
 FOLDER = ROOT / "hw" / "boards" / "ulx3s"
 HARNESS = ROOT / "lib" / "silicon" / "board.cpp"
-PARTS = ("crc32", "uart_rx", "uart_tx", "frame_rx", "frame_tx", "frames", "board")
+PARTS = ("boot", "crc32", "uart_rx", "uart_tx", "frame_rx", "frame_tx", "frames", "board")
 BOARD = Unit("board", (*CORE.sources, *(FOLDER / f"{part}.sv" for part in PARTS)), (), ())
 
 CLOCK_HZ = 100e6

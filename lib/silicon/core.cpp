@@ -87,7 +87,7 @@ void core_reset(void *core) { static_cast<Core *>(core)->reset(); }
 
 void core_load(void *handle, const uint32_t *address, const uint64_t *data, size_t n) {
     Core &core = *static_cast<Core *>(handle);
-    for (size_t i = 0; i < n + 1; i++) {  // one clock more: a word waits a clock inside
+    for (size_t i = 0; i < n + 256; i++) {  // some more: a word walks from bank to bank
         core.unit->load_valid_i = i < n;
         if (i < n) core.unit->load_address_i = address[i], core.unit->load_data_i = data[i];
         core.settle();

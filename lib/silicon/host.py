@@ -10,12 +10,11 @@ is not lost. What neither can mend is a BookError; a wrong answer is never retur
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import struct
 import sys
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Callable, Iterator, TypeVar
 
 import numpy as np
@@ -27,7 +26,7 @@ from lib.silicon.board import SimulatedBoard, Terminal
 from lib.silicon.frames import MOST, MOST_LOGITS, REPLY, VERSION, Decoder, Frame, Kind, Status, encode
 from lib.silicon.golden import IntegerModel, Shape
 from lib.silicon.image import Image, Layout, image
-from lib.silicon.model_file import load_shipped
+from lib.silicon.model_file import fingerprint, load_shipped
 from lib.silicon.port import Line, SerialPort
 from lib.text import decode, encode_prompt
 
@@ -37,27 +36,6 @@ HEAD = struct.Struct("<BHH")  # of a reply: status, nonce, context
 HELLO = struct.Struct("<BHBHBHHBBBQ")
 PATIENCE = 0.5  # seconds of silence; a token takes milliseconds, a USB adapter tens of them
 SIMULATED_PATIENCE = 30.0  # a refill of pocket's context takes seconds to simulate
-
-
-def fingerprint(model: IntegerModel) -> int:
-    """Return 64 bits, not 0, that name a model: of its shape and all its numbers."""
-    hash = hashlib.sha256(repr(model.shape).encode())
-    _update(hash, model)
-    return int.from_bytes(hash.digest()[:8], "little") or 1
-
-
-def _update(hash: hashlib._Hash, part: object) -> None:
-    """Add a model's part: an array, a number, or a dataclass or tuple of parts."""
-    if isinstance(part, np.ndarray):
-        hash.update(str((part.dtype.str, part.shape)).encode() + part.tobytes())
-    elif isinstance(part, tuple):
-        for element in part:
-            _update(hash, element)
-    elif isinstance(part, int):
-        hash.update(b"%d;" % part)
-    else:
-        for field in fields(part):
-            _update(hash, getattr(part, field.name))
 
 
 # ---- Requests and their replies, whatever the line loses. ----

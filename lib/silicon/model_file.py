@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Mapping
 
@@ -90,14 +90,35 @@ def load(path: str | os.PathLike[str]) -> tuple[Calibrated, dict[str, Any]]:
 
 
 def load_shipped(name: str) -> tuple[Calibrated, dict[str, Any]]:
-    """Return the integer model of one of the book's own checkpoints, ``pocket`` or ``nano``, and its card."""
+    """Return the integer model of one of the book's own checkpoints, ``pocket`` or ``nano_w6``, say, and its card."""
     shipped = sorted(file.stem for file in INTEGER.glob("*.safetensors"))
     if name not in shipped:
         raise BookError(f"the book ships no integer model {name!r}; it ships: {', '.join(shipped) or 'none'}")
     calibrated, card = load(INTEGER / f"{name}.safetensors")
-    if card["checkpoint"]["sha256"] != sha256(CHECKPOINTS / f"{name}.safetensors"):
+    if card["checkpoint"]["sha256"] != sha256(CHECKPOINTS / f"{card['checkpoint']['name']}.safetensors"):
         raise BookError(f"data/integer/{name} is of another checkpoint; make it again with lib.silicon.calibrate")
     return calibrated, card
+
+
+def fingerprint(model: IntegerModel) -> int:
+    """Return 64 bits, not 0, that name a model: of its shape and all its numbers."""
+    hash = hashlib.sha256(repr(model.shape).encode())
+    _update(hash, model)
+    return int.from_bytes(hash.digest()[:8], "little") or 1
+
+
+def _update(hash: Any, part: object) -> None:
+    """Add a model's part: an array, a number, or a dataclass or tuple of parts."""
+    if isinstance(part, np.ndarray):
+        hash.update(str((part.dtype.str, part.shape)).encode() + part.tobytes())
+    elif isinstance(part, tuple):
+        for element in part:
+            _update(hash, element)
+    elif isinstance(part, int):
+        hash.update(b"%d;" % part)
+    else:
+        for field in fields(part):
+            _update(hash, getattr(part, field.name))
 
 
 def _flatten(calibrated: Calibrated) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -2,7 +2,8 @@
 //
 // rst_ni may be asserted at any time; the memories, and with them the model, keep their contents.
 // Parameters are the core's (hw/rtl/core.sv), the line's clocks a bit, and how many bits of silence
-// end a frame that has begun: longer than a host's USB adapter may pause inside a frame.
+// end a frame that has begun: longer than a host's USB adapter may pause inside a frame. With INIT
+// there is a model from the beginning, and memory1900.hex is what boot.sv loads.
 
 module board #(
   parameter int unsigned LANES    = 16,
@@ -13,7 +14,7 @@ module board #(
   parameter int unsigned VOCAB    = 97,
   parameter int unsigned WEIGHT_W = 8,
   parameter int unsigned DRAIN    = 8,
-  parameter logic [63:0] MODEL    = '0,
+  parameter bit          INIT     = 1'b0,
   parameter int unsigned CLOCKS   = 33,
   parameter int unsigned SILENCE  = 16384
 ) (
@@ -81,11 +82,28 @@ module board #(
   logic [3:0]          unused_phase;
   logic                model_known, host_known, busy;
 
+  logic                boot_valid, name_valid, write_valid;
+  logic [AddressW-1:0] boot_address, write_word_address;
+  logic [LoadW-1:0]    boot_data, write_word;
+
+  boot #(
+    .INIT(INIT ? 1900 : 0)
+  ) u_boot (
+    .clk_i, .rst_ni,
+    .load_valid_o(boot_valid), .load_address_o(boot_address), .load_data_o(boot_data),
+    .name_valid_o(name_valid)
+  );
+
+  // The first frame takes far longer than the ROM does.
+  assign load_valid   = boot_valid | write_valid;
+  assign load_address = boot_valid ? boot_address : write_word_address;
+  assign load_data    = boot_valid ? boot_data : write_word;
+
   frames #(
     .LANES(LANES), .LAYERS(LAYERS), .WIDTH(WIDTH), .HEADS(HEADS), .BLOCK(BLOCK), .VOCAB(VOCAB),
-    .WEIGHT_W(WEIGHT_W), .DRAIN(DRAIN), .ADDRESS_W(AddressW), .LOAD_W(LoadW), .MODEL(MODEL)
+    .WEIGHT_W(WEIGHT_W), .DRAIN(DRAIN), .ADDRESS_W(AddressW), .LOAD_W(LoadW)
   ) u_frames (
-    .clk_i, .rst_ni,
+    .clk_i, .rst_ni, .name_valid_i(name_valid), .name_i(boot_data),
     .write_i(write), .address_i(write_address), .data_i(write_data),
     .request_valid_i(request_valid), .request_ready_o(request_ready),
     .kind_i(kind), .sequence_i(sequence_number), .length_i(length),
@@ -94,7 +112,7 @@ module board #(
     .kind_o(reply_kind), .sequence_o(reply_sequence), .length_o(reply_length),
     .payload_valid_o(payload_valid), .payload_ready_i(payload_ready), .payload_o(payload),
     .core_rst_no(core_rst_n),
-    .load_valid_o(load_valid), .load_address_o(load_address), .load_data_o(load_data),
+    .load_valid_o(write_valid), .load_address_o(write_word_address), .load_data_o(write_word),
     .token_valid_o(token_valid), .token_ready_i(token_ready), .token_o(token),
     .bad_token_i(bad_token),
     .logit_valid_i(logit_valid), .logit_ready_o(logit_ready), .logit_i(logit),
@@ -104,7 +122,7 @@ module board #(
 
   core #(
     .LANES(LANES), .LAYERS(LAYERS), .WIDTH(WIDTH), .HEADS(HEADS), .BLOCK(BLOCK), .VOCAB(VOCAB),
-    .WEIGHT_W(WEIGHT_W), .DRAIN(DRAIN)
+    .WEIGHT_W(WEIGHT_W), .DRAIN(DRAIN), .INIT(INIT)
   ) u_core (
     .clk_i, .rst_ni(core_rst_n),
     .load_valid_i(load_valid), .load_address_i(load_address), .load_data_i(load_data),

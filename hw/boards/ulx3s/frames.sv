@@ -33,11 +33,14 @@ module frames #(
   parameter int unsigned WEIGHT_W  = 8,
   parameter int unsigned DRAIN     = 8,
   parameter int unsigned ADDRESS_W = 32, // of the core's load port, at most 32
-  parameter int unsigned LOAD_W    = 64,
-  parameter logic [63:0] MODEL     = '0  // whose weights the bitstream holds; 0: of none
+  parameter int unsigned LOAD_W    = 64
 ) (
   input  logic                 clk_i,
   input  logic                 rst_ni,
+
+  // The name of the model that the bitstream holds.
+  input  logic                 name_valid_i,
+  input  logic [63:0]          name_i,
 
   // A request, and its payload on its way to the buffer.
   input  logic                 write_i,
@@ -94,7 +97,7 @@ module frames #(
   typedef enum logic [7:0] {
     Done = 8'd0, OutOfStep = 8'd1, NoModel = 8'd2, BadToken = 8'd3, Malformed = 8'd4
   } status_e;
-  typedef enum logic [2:0] {Idle, Read, Act, Feed, Collect, Reply} state_e;
+  typedef enum logic [2:0] {Idle, Read, Judge, Act, Feed, Collect, Reply} state_e;
 
   state_e  state_q;
   status_e status_q;
@@ -156,7 +159,8 @@ module frames #(
   // ---- What is asked for, and whether it can be had. ----
   logic [7:0]  wanted_length;
   logic        whole, ranged, range_right, fresh, again;
-  status_e     verdict;
+  status_e     verdict, verdict_q;
+  logic        whole_q, fresh_q;
   logic [63:0] model_q;
   logic [15:0] nonce_q, context_q, damaged_q;
   logic [31:0] clocks_q;
@@ -188,6 +192,9 @@ module frames #(
     else if (kind_i == Logits && !fed_q) verdict = OutOfStep;
   end
 
+  // Judged a clock before anything is done about it.
+  always_ff @(posedge clk_i) {verdict_q, whole_q, fresh_q} <= {verdict, whole, fresh};
+
   // ---- The steps of a request. ----
   assign request_ready_o = (state_q == Reply) & reply_ready_i;
   assign reply_valid_o   = state_q == Reply;
@@ -207,11 +214,12 @@ module frames #(
       reset_q <= 1'b0;
       unique case (state_q)
         Idle: if (request_valid_i) state_q <= Read;
-        Read: if (read_end && !read_valid_q) state_q <= Act;
+        Read: if (read_end && !read_valid_q) state_q <= Judge;
+        Judge: state_q <= Act;
         Act: begin
-          status_q <= verdict;
-          state_q  <= (kind_i == Token && verdict == Done && fresh) ? Feed : Reply;
-          if (kind_i == Reset && whole) begin
+          status_q <= verdict_q;
+          state_q  <= (kind_i == Token && verdict_q == Done && fresh_q) ? Feed : Reply;
+          if (kind_i == Reset && whole_q) begin
             reset_q <= 1'b1;
             fed_q   <= 1'b0;
           end
@@ -238,7 +246,7 @@ module frames #(
       damaged_q <= '0;
     end else begin
       if (damaged_i && damaged_q != '1) damaged_q <= damaged_q + 1'b1;
-      if (state_q == Act && kind_i == Reset && whole) begin
+      if (state_q == Act && kind_i == Reset && whole_q) begin
         nonce_q   <= nonce;
         context_q <= '0;
       end else if (state_q == Collect && logit_valid_i && logit_last_i) begin
@@ -257,12 +265,14 @@ module frames #(
     end
   end
 
-  // The model's name is that of the memories' contents, which outlive a reset; so does the name. At
-  // power-up it is what the bitstream says, as they are.
-  initial model_q = MODEL;
+  // The model's name is that of the memories' contents, which outlive a reset; so does the name.
+  initial model_q = '0;
   always_ff @(posedge clk_i) begin
-    if (load_valid_o) model_q <= '0;
-    else if (state_q == Act && kind_i == Model && whole) model_q <= arguments_q[ArgumentsW-1 -: 64];
+    if (name_valid_i) model_q <= name_i;
+    else if (load_valid_o) model_q <= '0;
+    else if (state_q == Act && kind_i == Model && whole_q) begin
+      model_q <= arguments_q[ArgumentsW-1 -: 64];
+    end
   end
 
   // ---- Logits of the last token. ----

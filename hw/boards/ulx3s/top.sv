@@ -11,9 +11,9 @@ module top #(
   parameter int unsigned HEADS    = 4,
   parameter int unsigned BLOCK    = 64,
   parameter int unsigned VOCAB    = 97,
-  parameter int unsigned WEIGHT_W = 8,
-  parameter int unsigned DRAIN    = 8,
-  parameter logic [63:0] MODEL    = '0
+  parameter int unsigned WEIGHT_W = 6,
+  parameter int unsigned DRAIN    = 2,
+  parameter bit          INIT     = 1'b1 // the model is in the bitstream
 ) (
   input  logic       clk_25mhz,
   input  logic       ftdi_txd, // from the host
@@ -42,7 +42,7 @@ module top #(
 
   board #(
     .LANES(LANES), .LAYERS(LAYERS), .WIDTH(WIDTH), .HEADS(HEADS), .BLOCK(BLOCK), .VOCAB(VOCAB),
-    .WEIGHT_W(WEIGHT_W), .DRAIN(DRAIN), .MODEL(MODEL), .CLOCKS(33), .SILENCE(16384)
+    .WEIGHT_W(WEIGHT_W), .DRAIN(DRAIN), .INIT(INIT), .CLOCKS(33), .SILENCE(16384)
   ) u_board (
     .clk_i(clk), .rst_ni(wait_q[16]), .rx_i(ftdi_txd), .tx_o(ftdi_rxd), .leds_o(led)
   );

@@ -5,6 +5,9 @@
 // consecutive rows, in the order in which load words put them. The head's weights have a memory of
 // their own, since blocks come in powers of two: a few rows more would double the large one.
 //
+// Words to load walk from bank to bank, a register each, and results move up to a bank's first
+// columns to be taken there: otherwise these buses would be the longest wires of all.
+//
 // The clocks in the comments count from the beat's issue; core.sv has the whole timetable.
 
 module bank #(
@@ -14,7 +17,12 @@ module bank #(
   parameter int unsigned HEAD_ROWS   = 256,
   parameter int unsigned CACHE_ROWS  = 512,
   parameter int unsigned STAGE_ROWS  = 1,
+  parameter int unsigned DRAIN       = 8,
   parameter bit          ULTRA       = 1'b0,
+  parameter bit          INIT        = 1'b0, // from files at power-up: see core.sv
+  // Of the BANKS of a group, this one.
+  parameter int unsigned BANKS       = 8,
+  parameter int unsigned BANK        = 0,
   // Derived; not to be set.
   parameter int unsigned WEIGHT_ROW_W = $clog2(WEIGHT_ROWS),
   parameter int unsigned HEAD_ROW_W   = $clog2(HEAD_ROWS),
@@ -22,12 +30,19 @@ module bank #(
   parameter int unsigned STAGE_ROW_W  = (STAGE_ROWS > 1) ? $clog2(STAGE_ROWS) : 1
 ) (
   input  logic                    clk_i,
+  input  logic                    rst_ni,
 
-  // Weights are loaded one word of one group at a time.
-  input  logic [GROUPS-1:0]       load_weight_i,
-  input  logic [GROUPS-1:0]       load_head_i,
+  // Weights to load, one word of one group at a time, and their way to the next bank.
+  input  logic                    load_weight_i,
+  input  logic                    load_head_i,
+  input  logic [7:0]              load_bank_i,
   input  logic [19:0]             load_row_i,
   input  logic [63:0]             load_data_i,
+  output logic                    load_weight_o,
+  output logic                    load_head_o,
+  output logic [7:0]              load_bank_o,
+  output logic [19:0]             load_row_o,
+  output logic [63:0]             load_data_o,
 
   // Eight requantised bytes: keys or values for the cache, or operands for a later pass.
   input  logic [GROUPS-1:0]       write_cache_i,
@@ -65,31 +80,56 @@ module bank #(
   input  logic                    capture_i,
   input  logic [2:0]              add_i,
   output logic [32*GROUPS-1:0]    sum_o,
-  output logic [8*24-1:0]         hold_o
+
+  // The results of the DRAIN columns that leave next, until next_i.
+  input  logic                    next_i,
+  output logic [24*DRAIN-1:0]     hold_o
 );
+  always_ff @(posedge clk_i) begin
+    if (!rst_ni) {load_weight_o, load_head_o} <= '0;
+    else {load_weight_o, load_head_o} <= {load_weight_i, load_head_i};
+  end
+
+  always_ff @(posedge clk_i) begin
+    if (load_weight_i || load_head_i) begin
+      load_bank_o <= load_bank_i;
+      load_row_o  <= load_row_i;
+      load_data_o <= load_data_i;
+    end
+  end
+
   // ---- What the eight columns have in common, a group at a time. ----
   logic [64*GROUPS-1:0] factor;
   logic [9*GROUPS-1:0]  operand;
 
   for (genvar g = 0; g < GROUPS; g++) begin : g_group
+    localparam int unsigned Index = (BANKS * g) + BANK;
+
+    logic                  here;
     logic [8*WEIGHT_W-1:0] weights, head, chosen;
     logic [63:0]           cached, extended, factor_q;
 
-    memory #(.WIDTH(8 * WEIGHT_W), .DEPTH(WEIGHT_ROWS), .ULTRA(ULTRA)) u_weights (
+    assign here = load_bank_o == 8'(Index);
+
+    memory #(
+      .WIDTH(8 * WEIGHT_W), .DEPTH(WEIGHT_ROWS), .ULTRA(ULTRA), .INIT(INIT ? 1000 + Index : 0)
+    ) u_weights (
       .clk_i,
-      .write_i     (load_weight_i[g]),
-      .write_row_i (load_row_i[WEIGHT_ROW_W-1:0]),
-      .write_data_i(load_data_i[8*WEIGHT_W-1:0]),
+      .write_i     (load_weight_o & here),
+      .write_row_i (load_row_o[WEIGHT_ROW_W-1:0]),
+      .write_data_i(load_data_o[8*WEIGHT_W-1:0]),
       .read_i      (read_weight_i),
       .read_row_i  (weight_row_i),
       .read_data_o (weights)
     );
 
-    memory #(.WIDTH(8 * WEIGHT_W), .DEPTH(HEAD_ROWS)) u_head (
+    memory #(
+      .WIDTH(8 * WEIGHT_W), .DEPTH(HEAD_ROWS), .INIT(INIT ? 1100 + Index : 0)
+    ) u_head (
       .clk_i,
-      .write_i     (load_head_i[g]),
-      .write_row_i (load_row_i[HEAD_ROW_W-1:0]),
-      .write_data_i(load_data_i[8*WEIGHT_W-1:0]),
+      .write_i     (load_head_o & here),
+      .write_row_i (load_row_o[HEAD_ROW_W-1:0]),
+      .write_data_i(load_data_o[8*WEIGHT_W-1:0]),
       .read_i      (read_head_i),
       .read_row_i  (head_row_i),
       .read_data_o (head)
@@ -120,9 +160,6 @@ module bank #(
                                              : {norm_i[8*g+7], norm_i[8*g +: 8]};
   end
 
-  logic unused;
-  assign unused = ^{load_row_i, load_data_i};
-
   // ---- Operands of the second dataflow: the same for every group. ----
   //
   // So few rows that they are LUT RAM.
@@ -136,6 +173,7 @@ module bank #(
 
   // ---- The columns and the first three levels of the tree. ----
   logic [8*32*GROUPS-1:0] products; // group after group
+  logic [24*(8+DRAIN)-1:0] holds;   // behind the last columns there is nothing
 
   for (genvar i = 0; i < 8; i++) begin : g_column
     logic [8*GROUPS-1:0]  factors;
@@ -157,10 +195,15 @@ module bank #(
       .accumulate_i,
       .first_i,
       .capture_i,
-      .product_o (product),
-      .hold_o    (hold_o[24*i +: 24])
+      .next_i,
+      .next_hold_i(holds[24*(i+DRAIN) +: 24]),
+      .product_o  (product),
+      .hold_o     (holds[24*i +: 24])
     );
   end
+
+  assign hold_o                 = holds[24*DRAIN-1:0];
+  assign holds[24*8 +: 24*DRAIN] = '0;
 
   for (genvar g = 0; g < GROUPS; g++) begin : g_tree
     adder_tree #(.INPUTS(8), .TERM_W(17)) u_tree (

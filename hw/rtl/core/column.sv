@@ -28,6 +28,11 @@ module column #(
   input  logic                 accumulate_i,
   input  logic                 first_i,
   input  logic                 capture_i,
+
+  // Once these have left, another column's results come here.
+  input  logic                 next_i,
+  input  logic [23:0]          next_hold_i,
+
   output logic [32*GROUPS-1:0] product_o,
   output logic [23:0]          hold_o
 );
@@ -65,5 +70,6 @@ module column #(
 
   always_ff @(posedge clk_i) begin
     if (capture_i) hold_o <= total;
+    else if (next_i) hold_o <= next_hold_i;
   end
 endmodule

@@ -16,6 +16,9 @@ module drain #(
   parameter int unsigned DRAIN      = 8,
   parameter int unsigned LAYERS     = 2,
   parameter int unsigned ROWS       = 1024, // of parameters
+  // Files of what the parameters and GELU's table hold at power-up (memory.sv); 0: no files.
+  parameter int unsigned INIT_PARAMETERS = 0, // of the first requantiser; the next one's follow
+  parameter int unsigned INIT_GELU       = 0,
   // Derived; not to be set.
   parameter int unsigned HEADS   = COLUMNS / HEAD_WIDTH,
   parameter int unsigned WORDS   = COLUMNS / 8,
@@ -40,7 +43,8 @@ module drain #(
   input  logic                  to_gelu_i,
   input  logic                  to_logits_i,
   input  logic [5:0]            shift_i,
-  input  logic [24*COLUMNS-1:0] hold_i,
+  output logic [COLUMNS/8-1:0]  next_o, // a bit a bank: its next columns are wanted
+  input  logic [24*DRAIN*COLUMNS/8-1:0] hold_i,
   input  logic [16*HEADS-1:0]   reciprocal_i,
   input  logic [6*HEADS-1:0]    reciprocal_shift_i,
   output logic                  hold_free_o,
@@ -105,9 +109,23 @@ module drain #(
   assign hold_free_o = busy_q & last_slot;
   assign drained_o   = to_gelu_q ? last_known_q : last_taken_q;
 
+  // A bank shows DRAIN columns at a time.
+  localparam int unsigned BankSlots = 8 / DRAIN;
+  logic [WORD_W-1:0]   bank;
   logic [24*DRAIN-1:0] columns_q;
+
+  if (WORDS > 1) begin : g_banks
+    assign bank = WORD_W'(slot_q >> $clog2(BankSlots));
+  end else begin : g_bank
+    assign bank = '0;
+  end
+
+  for (genvar b = 0; b < WORDS; b++) begin : g_next
+    assign next_o[b] = busy_q & (bank == WORD_W'(b));
+  end
+
   always_ff @(posedge clk_i) begin
-    if (busy_q) columns_q <= hold_i[24*DRAIN*slot_q +: 24*DRAIN];
+    if (busy_q) columns_q <= hold_i[24*DRAIN*bank +: 24*DRAIN];
   end
 
   // ---- Parameters, read a clock ahead of their slot. ----
@@ -136,7 +154,10 @@ module drain #(
     logic [15:0] value;
     logic        outside;
 
-    memory #(.WIDTH(40), .DEPTH(ROWS), .OUTPUT(1'b0)) u_parameters (
+    memory #(
+      .WIDTH(40), .DEPTH(ROWS), .OUTPUT(1'b0),
+      .INIT((INIT_PARAMETERS == 0) ? 0 : INIT_PARAMETERS + d)
+    ) u_parameters (
       .clk_i,
       .write_i     (load_parameter_i[d]),
       .write_row_i (load_row_i[RowW-1:0]),
@@ -169,7 +190,7 @@ module drain #(
     assign bytes[8*d +: 8]      = outside ? {value[15], {7{~value[15]}}} : value[7:0];
     assign logits_o[16*d +: 16] = value;
 
-    memory #(.WIDTH(8), .DEPTH(GeluRows)) u_gelu (
+    memory #(.WIDTH(8), .DEPTH(GeluRows), .INIT(INIT_GELU)) u_gelu (
       .clk_i,
       .write_i     (load_gelu_i),
       .write_row_i (load_row_i[GeluRowW-1:0]),

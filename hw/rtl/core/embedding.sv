@@ -6,6 +6,9 @@ module embedding #(
   parameter int unsigned GROUPS = 1,
   parameter int unsigned BLOCK  = 64,
   parameter int unsigned VOCAB  = 97,
+  // Files of what the first group's tables hold at power-up (memory.sv); 0: no files.
+  parameter int unsigned INIT_TOKEN    = 0,
+  parameter int unsigned INIT_POSITION = 0,
   // Derived; not to be set.
   parameter int unsigned POSITION_W = $clog2(BLOCK),
   parameter int unsigned BEAT_W     = $clog2(WIDTH / GROUPS)
@@ -41,7 +44,9 @@ module embedding #(
     logic signed [7:0] token, position;
     logic signed [8:0] both_q;
 
-    memory #(.WIDTH(8), .DEPTH(TokenRows)) u_token (
+    memory #(
+      .WIDTH(8), .DEPTH(TokenRows), .INIT((INIT_TOKEN == 0) ? 0 : INIT_TOKEN + g)
+    ) u_token (
       .clk_i,
       .write_i     (load_token_i[g]),
       .write_row_i (load_row_i[TokenW-1:0]),
@@ -51,7 +56,9 @@ module embedding #(
       .read_data_o (token)
     );
 
-    memory #(.WIDTH(8), .DEPTH(PositionRows)) u_position (
+    memory #(
+      .WIDTH(8), .DEPTH(PositionRows), .INIT((INIT_POSITION == 0) ? 0 : INIT_POSITION + g)
+    ) u_position (
       .clk_i,
       .write_i     (load_position_i[g]),
       .write_row_i (load_row_i[PositionW-1:0]),

@@ -86,25 +86,37 @@ module logits #(
     end
   end
 
-  // ---- The largest so far. Equal logits do not replace it: the lowest index stays. ----
-  logic signed [15:0] logit, most_q;
-  logic               more;
-
-  assign logit = row[16*part_q +: 16];
-  assign more  = (index_q == '0) | (logit > most_q);
+  // ---- The one that leaves next: chosen a clock before it is compared, as memory is slow. ----
+  logic signed [15:0] next_q;
+  logic [7:0]         next_index_q;
+  logic               next_valid_q, next_last_q;
 
   always_ff @(posedge clk_i) begin
-    if (!rst_ni) logit_valid_o <= 1'b0;
-    else if (step) logit_valid_o <= move;
+    if (!rst_ni) {next_valid_q, logit_valid_o} <= '0;
+    else if (step) {next_valid_q, logit_valid_o} <= {move, next_valid_q};
   end
 
   always_ff @(posedge clk_i) begin
     if (move) begin
-      logit_o      <= logit;
-      logit_last_o <= last;
+      next_q       <= row[16*part_q +: 16];
+      next_index_q <= index_q;
+      next_last_q  <= last;
+    end
+  end
+
+  // ---- The largest so far. Equal logits do not replace it: the lowest index stays. ----
+  logic signed [15:0] most_q;
+  logic               more;
+
+  assign more = (next_index_q == '0) | (next_q > most_q);
+
+  always_ff @(posedge clk_i) begin
+    if (step && next_valid_q) begin
+      logit_o      <= next_q;
+      logit_last_o <= next_last_q;
       if (more) begin
-        most_q   <= logit;
-        argmax_o <= index_q;
+        most_q   <= next_q;
+        argmax_o <= next_index_q;
       end
     end
   end

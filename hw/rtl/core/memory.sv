@@ -7,12 +7,16 @@
 // A row that is read in the clock in which it is written may give anything: no user does that.
 // Promised to Yosys by no_rw_check, which would otherwise compare addresses and hold the data back
 // in logic. ULTRA asks for UltraRAM, 4,096 rows of 72 bits a block, where the device has it.
+//
+// What the memory holds at power-up is unknown, or, with INIT, in the file memory<INIT>.hex; it is
+// then block RAM, whose contents tools can find in a routed design and exchange.
 
 module memory #(
   parameter int unsigned WIDTH  = 8,
   parameter int unsigned DEPTH  = 256,
   parameter bit          OUTPUT = 1'b1,
   parameter bit          ULTRA  = 1'b0,
+  parameter int unsigned INIT   = 0, // of four digits; 0: no file
   // Derived; not to be set.
   parameter int unsigned ROW_W  = (DEPTH > 1) ? $clog2(DEPTH) : 1
 ) (
@@ -26,10 +30,19 @@ module memory #(
   input  logic [ROW_W-1:0] read_row_i,
   output logic [WIDTH-1:0] read_data_o
 );
-  (* no_rw_check, ram_style = ULTRA ? "ultra" : "auto" *) logic [WIDTH-1:0] rows [DEPTH];
+  (* no_rw_check, ram_style = ULTRA ? "ultra" : (INIT != 0) ? "block" : "auto" *)
+  logic [WIDTH-1:0] rows [DEPTH];
   logic [WIDTH-1:0] data_q;
   logic             unused; // by a simulator
   assign unused = ULTRA;
+
+  if (INIT != 0) begin : g_init
+    localparam logic [8*14-1:0] File = {
+      "memory", 8'(48 + (INIT / 1000)), 8'(48 + ((INIT / 100) % 10)), 8'(48 + ((INIT / 10) % 10)),
+      8'(48 + (INIT % 10)), ".hex"
+    };
+    initial $readmemh(File, rows);
+  end
 
   always_ff @(posedge clk_i) begin
     if (write_i) rows[write_row_i] <= write_data_i;

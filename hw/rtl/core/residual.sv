@@ -13,6 +13,9 @@ module residual #(
   parameter int unsigned LAYERS = 2,
   parameter int unsigned WIDTH  = 128,
   parameter int unsigned GROUPS = 1,
+  // Files of what the first group's parameters and the table hold at power-up (memory.sv); 0: none.
+  parameter int unsigned INIT_PARAMETERS = 0,
+  parameter int unsigned INIT_RSQRT      = 0,
   // Derived; not to be set.
   parameter int unsigned ROWS           = WIDTH / GROUPS,
   parameter int unsigned ROW_W          = $clog2(ROWS),
@@ -116,7 +119,7 @@ module residual #(
     .halves_o  (halves)
   );
 
-  memory #(.WIDTH(16), .DEPTH(256)) u_rsqrt (
+  memory #(.WIDTH(16), .DEPTH(256), .INIT(INIT_RSQRT)) u_rsqrt (
     .clk_i,
     .write_i     (load_rsqrt_i),
     .write_row_i (load_row_i[7:0]),
@@ -169,7 +172,9 @@ module residual #(
       .read_data_o (partial)
     );
 
-    memory #(.WIDTH(40), .DEPTH(PARAMETER_ROWS)) u_parameters (
+    memory #(
+      .WIDTH(40), .DEPTH(PARAMETER_ROWS), .INIT((INIT_PARAMETERS == 0) ? 0 : INIT_PARAMETERS + g)
+    ) u_parameters (
       .clk_i,
       .write_i     (load_parameter_i[g]),
       .write_row_i (load_row_i[ParameterW-1:0]),

@@ -16,12 +16,13 @@ EXECUTED := $(NOTEBOOKS:%=_build/executed/%)
 COMPARED := _build/executed/chapters/11_comparison.ipynb
 START    := _build/executed/chapters/start.ipynb
 RULES    := $(patsubst chapters/%.ipynb,_build/rules/%.mk,$(wildcard chapters/*.ipynb))
-STATIC   := _config.yml _toc.yml chapters chapters/_static $(wildcard chapters/*.md chapters/*.bib chapters/_static/*)
+STATIC   := _config.yml _toc.yml chapters chapters/_static $(wildcard chapters/*.md chapters/*.bib chapters/_static/* chapters/_templates/*) \
+            lib/extension.py lib/status.py
 HTML     := _build/html/.complete
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # chapters measure rates: one at a time
-.PHONY: book test help setup sycl data execute expect full address serve clean lock FORCE
+.PHONY: book test help setup sycl data execute expect full pages pdf address serve clean lock FORCE
 
 book: $(HTML) ## execute, render and compare the book (PROFILE=quick|full SOURCE=auto|hub|dir|builtin)
 	@$(PY) -m lib.book compare
@@ -100,13 +101,19 @@ full: ## run the full profile and record it in data/full
 
 # The staging folder is emptied of old pages first, so that what was deleted is missed here as on a fresh clone.
 $(HTML): $(EXECUTED) $(START) $(STATIC)
-	@rm -rf _build/html _build/executed/chapters/_static
+	@rm -rf _build/html _build/executed/chapters/_static _build/executed/chapters/_templates
 	@rm -f _build/executed/chapters/*.md _build/executed/chapters/*.bib
 	@cp _config.yml _toc.yml _build/executed/
-	@cp -R $(wildcard chapters/*.md chapters/*.bib) chapters/_static _build/executed/chapters/
+	@cp -R $(wildcard chapters/*.md chapters/*.bib) chapters/_static chapters/_templates _build/executed/chapters/
 	.venv/bin/jupyter-book build -W -n --keep-going --all --path-output . _build/executed
 	@$(PY) -m lib.book check-pages
 	@touch $@
+
+pages: $(HTML) ## look at every page in a browser, as make test does (needs Chromium)
+	@$(PY) -m lib.pages
+
+pdf: $(HTML) ## print the rendered book as one PDF (needs Chromium)
+	@$(PY) -m lib.pdf
 
 address: $(SETUP) ## carry the repository's address from _config.yml to the chapters
 	$(PY) -m lib.book address

@@ -21,6 +21,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from lib import ROOT
 from lib.errors import BookError, run_command
 from lib.files import atomic_write, read_json, write_json, write_json_if_changed
+from lib.processor import processor_name
 from lib.results import (
     EXPECTED,
     FULL_RUNS,
@@ -37,8 +38,9 @@ from lib.results import (
 BUILD = ROOT / "_build"
 SETTINGS = BUILD / "settings.json"
 RESULTS = BUILD / "results.json"
+PAGES = "pages"  # in the place of a chapter, of the figures that lib.pages adds to the results
 START = "start"  # the start page shows the others' results, so it is executed last and records none
-VERSIONS = ("torch", "numpy")  # named in the record of a full run
+VERSIONS = ("torch", "numpy", "onnxruntime", "openvino")  # named in the record of a run
 KEY_RESULTS = (
     "data.corpus",
     "model.*.int8_mb",
@@ -182,9 +184,15 @@ def execute(notebook: Path, output: Path, profile: str, source: str) -> None:
     for cell in node.cells:
         if "injected-parameters" in cell.metadata.get("tags", []) and profile == "quick":
             cell.metadata.tags.append("remove-cell")  # the page shows the chapter's own parameters: the same
+    node.metadata.setdefault("book", {})["ran"] = {"machine": processor_name(), "versions": versions()}
     with atomic_write(output) as file:
         file.write((nbformat.writes(node) + "\n").encode())
     failed.unlink()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide most figures."""
+    return {"Python": platform.python_version()} | {name: importlib.metadata.version(name) for name in VERSIONS}
 
 
 # ---- Comparison and collection. ----
@@ -230,14 +238,29 @@ def compare_all() -> None:
 
 
 def collect() -> None:
-    """Write ``_build/results.json``: every figure of every chapter, by name."""
+    """Write ``_build/results.json``: every figure of every chapter, by name, and those of the last survey of the pages."""
     figures: dict[str, dict[str, Any]] = {}
+    if RESULTS.exists():
+        figures = {n: f for n, f in read_json(RESULTS, "the collected results").items() if f["chapter"] == PAGES}
     for notebook in executed_chapters():
         for name, result in chapter_results(notebook).items():
             if name in figures:
                 raise BookError(f"{name} is recorded by {figures[name]['chapter']} and by {notebook.stem}; rename one")
             figures[name] = result.plain() | {"chapter": notebook.stem}
     write_json_if_changed(RESULTS, dict(sorted(figures.items())))
+
+
+def add_results(results: dict[str, Result], chapter: str) -> None:
+    """Put figures into ``_build/results.json`` in the place of those that ``chapter`` had there.
+
+    The file keeps its time: the start page, which is made from it and shows none of these, is not out of date.
+    """
+    old = read_json(RESULTS, "the collected results (make book collects them)")
+    figures = {name: figure for name, figure in old.items() if figure["chapter"] != chapter}
+    figures |= {name: result.plain() | {"chapter": chapter} for name, result in results.items()}
+    times = RESULTS.stat()
+    write_json(RESULTS, dict(sorted(figures.items())))
+    os.utime(RESULTS, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def refresh_expected() -> None:
@@ -280,7 +303,7 @@ def keep_full_run() -> None:
         run = {
             "date": time.strftime("%Y-%m-%d"),
             "hardware": hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
-            "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in VERSIONS},
+            "versions": versions(),
             "results": {name: result.plain() for name, result in results.items()},
         }
         write_json(FULL_RUNS / settings()["corpus"] / f"{notebook.stem}.json", run)
@@ -289,9 +312,19 @@ def keep_full_run() -> None:
 # ---- The rendered book. ----
 
 
+def pages_of_contents() -> list[str]:
+    """List the pages that ``_toc.yml`` names, in its order, as in ``chapters/01_model``."""
+    return re.findall(r"^\s*-?\s*(?:root|file):\s*(\S+)", (ROOT / "_toc.yml").read_text(), re.MULTILINE)
+
+
+def title() -> str:
+    """Return the book's title, which ``_config.yml`` alone decides."""
+    return re.search(r"^title: (.+)$", (ROOT / "_config.yml").read_text(), re.MULTILINE)[1]
+
+
 def check_pages() -> None:
     """Check that every page named in ``_toc.yml`` was rendered, with text in it."""
-    pages = re.findall(r"^\s*-?\s*(?:root|file):\s*(\S+)", (ROOT / "_toc.yml").read_text(), re.MULTILINE)
+    pages = pages_of_contents()
     for page in pages:
         path = BUILD / "html" / f"{page}.html"
         article = re.search(r"<article.*?</article>", path.read_text(), re.DOTALL) if path.exists() else None

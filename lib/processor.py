@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from functools import cache
 from pathlib import Path
@@ -21,3 +22,13 @@ def has_vnni() -> bool:
     except OSError:
         return True
     return flags is None or bool({"avx512_vnni", "avx_vnni"} & set(flags[1].split()))
+
+
+@cache
+def processor_name() -> str:
+    """Return the processor's name as the system gives it, or else its architecture."""
+    try:
+        name = re.search(r"^model name\s*:(.*)$", CPUINFO.read_text(), re.MULTILINE)
+    except OSError:
+        name = None
+    return name[1].strip() if name else platform.machine()

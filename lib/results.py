@@ -133,7 +133,7 @@ def format_value(result: Result) -> str:
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: str) -> None:
     """Show rows as an HTML table that scrolls when it is wider than the page; cells may hold HTML."""
     rows = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
-    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
+    head = "".join(f'<th scope="col">{column}</th>' if column else "<td></td>" for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     markup = (
         f'<table class="table"><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
@@ -189,6 +189,12 @@ class Expectation:
     def holds_here(self) -> bool:
         return not self.vnni or has_vnni()
 
+    def applies_to(self, actual: Result) -> bool:
+        """Whether anything of ``actual`` is checked: its value on the same text, or a bound, and not an INT8 figure elsewhere."""
+        bounded = self.min is not None or self.max is not None
+        same_text = self.value is not None and self.text == actual.text
+        return self.kind != "informational" and self.holds_here and (bounded or same_text)
+
     def problem(self, actual: Result) -> str | None:
         """Return one sentence if ``actual`` is not as expected, else None."""
         if self.kind == "informational" or not self.holds_here:
@@ -236,6 +242,11 @@ def compare(actual: dict[str, Result], expected: dict[str, Expectation]) -> list
         + [f"{name} is extra: it was recorded but nothing is expected of it (make expect)" for name in extra]
         + [problem for problem in drifted if problem]
     )
+
+
+def compared(actual: dict[str, Result], expected: dict[str, Expectation]) -> int:
+    """Count the figures of which something was checked."""
+    return sum(name in expected and expected[name].applies_to(result) for name, result in actual.items())
 
 
 # ---- Runs of the full profile, committed with their date and machine. ----

@@ -12,7 +12,6 @@ import csv
 import dataclasses
 import math
 import os
-import platform
 import signal
 import threading
 import time
@@ -34,6 +33,7 @@ from lib.corpus import SOURCES, Corpus, load_stories, open_corpus
 from lib.errors import BookError, run_command
 from lib.files import atomic_write, read_json, write_json
 from lib.gpt import CONFIGS, GPT
+from lib.processor import processor_name
 
 BETAS = (0.9, 0.95)  # Table 1.2's AdamW
 
@@ -153,11 +153,7 @@ def hardware(device: torch.device) -> str:
     """Name the processor a run used, for its card."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    names = []
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads"
+    return f"{processor_name()}, {torch.get_num_threads()} threads"
 
 
 # ---- One step. ----

@@ -20,8 +20,9 @@
 //
 //   0  the residual stream is read           7  products
 //   2  normalised                            8  sums; the tree's first level
-//   4  weights, keys, values are read        9  captured, if a pass ends
-//   6  operands and factors are chosen      10  requantised
+//   3  weights are read                      9  captured, if a pass ends
+//   4  keys and values are read             10  requantised
+//   6  operands and factors are chosen
 //
 // Weights are read in the order of the computation, at an address that only counts. So their memory
 // need not know what they are, and an image (lib/silicon/image.py) may hold any model of the shape.
@@ -39,8 +40,9 @@ module core #(
   parameter int unsigned WEIGHT_W = 8,  // bits of a weight, 4 to 8
   parameter int unsigned DRAIN    = 8,  // requantisers of the first dataflow: 1, 2, 4 or 8
   parameter bit          ULTRA    = 1'b0, // weights and cache in UltraRAM
-  // Memories but Settings hold at power-up what files say: memory<1000 + 100 m + b>.hex bank b of
-  // memory m, in the numbers of the load port.
+  // Memories but Settings hold for good what files say: memory<1000 + 100 m + b>.hex bank b of
+  // memory m, in the numbers of the load port; of weights all banks side by side, the first one
+  // lowest.
   parameter bit          INIT     = 1'b0
 ) (
   input  logic        clk_i,
@@ -258,15 +260,15 @@ module core #(
     phase_o <= busy_q ? phase[7] : embed ? Embed : idle ? Idle : Finish;
   end
 
-  // ---- Clock 4: addresses of weights and of the cache. They only count. ----
+  // ---- Clocks 3 and 4: addresses of weights and of the cache. They only count. ----
   logic                  read_weight, read_head, read_cache;
   logic [WeightRowW-1:0] weight_row_q;
   logic [HeadRowW-1:0]   head_row_q;
   logic [TimeW-1:0]      time_q;
   logic [SliceW-1:0]     slice_q;
 
-  assign read_head   = norm[4] & (phase[4] == Head);
-  assign read_weight = (norm[4] & (phase[4] != Head)) | tree[4];
+  assign read_head   = norm[3] & (phase[3] == Head);
+  assign read_weight = (norm[3] & (phase[3] != Head)) | tree[3];
   assign read_cache  = score[4] | mix[4];
 
   always_ff @(posedge clk_i) begin
@@ -314,58 +316,52 @@ module core #(
   assign capture        = (norm[9] | mix[9]) & last[9];
   assign add            = score[10:8] | tree[10:8];
 
-  // The words to load, as each bank passes them on.
-  logic [Banks:0]       pass_weight, pass_head;
-  logic [Banks:0][7:0]  pass_bank;
-  logic [Banks:0][19:0] pass_row;
-  logic [Banks:0][63:0] pass_data;
+  localparam int unsigned EightW = 8 * WEIGHT_W;
+  logic [EightW*Groups*Banks-1:0] factors, head_factors; // a group's banks side by side
 
-  assign pass_weight[0] = load[Weights];
-  assign pass_head[0]   = load[HeadWeights];
-  assign pass_bank[0]   = load_bank_q;
-  assign pass_row[0]    = load_row_q;
-  assign pass_data[0]   = load_data_q;
+  weights #(
+    .EIGHTS(Groups * Banks), .WEIGHT_W(WEIGHT_W), .ROWS(WeightRows), .HEAD_ROWS(HeadRows),
+    .ULTRA(ULTRA), .INIT(INIT)
+  ) u_weights (
+    .clk_i,
+    .rst_ni,
+    .load_i     (load[Weights]),
+    .load_head_i(load[HeadWeights]),
+    .load_bank_i(load_bank_q),
+    .load_row_i (load_row_q),
+    .load_data_i(load_data_q),
+    .read_i     (read_weight),
+    .row_i      (weight_row_q),
+    .weights_o  (factors),
+    .read_head_i(read_head),
+    .head_row_i (head_row_q),
+    .head_o     (head_factors)
+  );
 
-  // No bank is behind the last one. Passes over the context may be longer than those over the
-  // width, whose rows need fewer bits.
+  // Passes over the context may be longer than those over the width, whose rows need fewer bits.
   logic unused;
-  assign unused = ^{
-    beat, pass_weight[Banks], pass_head[Banks], pass_bank[Banks], pass_row[Banks], pass_data[Banks]
-  };
+  assign unused = ^beat;
 
   for (genvar b = 0; b < Banks; b++) begin : g_bank
-    logic [32*Groups-1:0] sum;
+    logic [32*Groups-1:0]    sum;
+    logic [EightW*Groups-1:0] word_weights, word_head;
 
     for (genvar g = 0; g < Groups; g++) begin : g_group
-      assign sums[32*(Banks*g+b) +: 32] = sum[32*g +: 32];
+      assign word_weights[EightW*g +: EightW] = factors[EightW*((Banks*g)+b) +: EightW];
+      assign word_head[EightW*g +: EightW]    = head_factors[EightW*((Banks*g)+b) +: EightW];
+      assign sums[32*(Banks*g+b) +: 32]       = sum[32*g +: 32];
     end
 
     bank #(
-      .GROUPS(Groups), .WEIGHT_W(WEIGHT_W), .WEIGHT_ROWS(WeightRows), .HEAD_ROWS(HeadRows),
-      .CACHE_ROWS(CacheRows), .STAGE_ROWS(Chunks), .DRAIN(DRAIN), .ULTRA(ULTRA),
-      .INIT(INIT), .BANKS(Banks), .BANK(b)
+      .GROUPS(Groups), .WEIGHT_W(WEIGHT_W), .CACHE_ROWS(CacheRows), .STAGE_ROWS(Chunks),
+      .DRAIN(DRAIN), .ULTRA(ULTRA)
     ) u_bank (
       .clk_i,
-      .rst_ni,
-      .load_weight_i    (pass_weight[b]),
-      .load_head_i      (pass_head[b]),
-      .load_bank_i      (pass_bank[b]),
-      .load_row_i       (pass_row[b]),
-      .load_data_i      (pass_data[b]),
-      .load_weight_o    (pass_weight[b+1]),
-      .load_head_o      (pass_head[b+1]),
-      .load_bank_o      (pass_bank[b+1]),
-      .load_row_o       (pass_row[b+1]),
-      .load_data_o      (pass_data[b+1]),
       .write_cache_i    (cache_group & {Groups{word_to_cache & (word_index == WordW'(b))}}),
       .write_cache_row_i(cache_write_row),
       .write_stage_i    (word_to_stage & (word_index == WordW'(b))),
       .write_stage_row_i(stage_row_q),
       .write_data_i     (word),
-      .read_weight_i    (read_weight),
-      .weight_row_i     (weight_row_q),
-      .read_head_i      (read_head),
-      .head_row_i       (head_row_q),
       .read_cache_i     (read_cache),
       .cache_row_i      ({slice_q, mix[4], time_q}),
       .read_stage_i     (read_stage),
@@ -375,6 +371,8 @@ module core #(
       .operand_mix_i    (mix[6]),
       .norm_i           (normalised),
       .weight_i         (weights[8*Groups*((8*b)/HeadWidth) +: 8*Groups]),
+      .weights_i        (word_weights),
+      .head_i           (word_head),
       .factor_load_i    (factor_load),
       .factor_cache_i   (factor_cache),
       .factor_head_i    (factor_head),

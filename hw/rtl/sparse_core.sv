@@ -296,16 +296,17 @@ module sparse_core #(
   end
 
   // ---- The lanes. ----
-  logic                   operand_load, factor_load, factor_cache, accumulate, ends, to_stream;
-  logic [2:0]             add;
-  logic [8*LaneHeads-1:0] weights;
-  logic [32*Banks-1:0]    dots_of_banks;
-  logic [24*LANES-1:0]    sums;
-  logic [SumRowW-1:0]     sum_row_q;
+  logic                     operand_load, factor_load, factor_cache, accumulate, ends, to_stream;
+  logic [2:0]               add;
+  logic [8*LaneHeads-1:0]   weights;
+  logic [32*Banks-1:0]      dots_of_banks;
+  logic [24*Ways*Banks-1:0] sums; // of the lanes that leave next
+  logic [Banks-1:0]         drain_next, stream_next;
+  logic [SumRowW-1:0]       sum_row_q;
 
-  logic                   cache_value_q;
-  logic [SliceW-1:0]      cache_slice_q;
-  logic [ChunkW-1:0]      stage_row_q;
+  logic                     cache_value_q;
+  logic [SliceW-1:0]        cache_slice_q;
+  logic [ChunkW-1:0]        stage_row_q;
 
   assign operand_load = matrix[6] | mix[6] | (score[6] & first[6]);
   assign factor_load  = matrix[6] | mix[6] | score[6];
@@ -324,7 +325,7 @@ module sparse_core #(
 
     sparse_bank #(
       .WEIGHT_W(WEIGHT_W), .INDEX_W(IndexW), .ENTRIES(ENTRIES), .ROWS(SumRows),
-      .CACHE_ROWS(1 << CacheRowW), .STAGE_ROWS(Chunks), .ULTRA(ULTRA)
+      .CACHE_ROWS(1 << CacheRowW), .STAGE_ROWS(Chunks), .WAYS(Ways), .ULTRA(ULTRA)
     ) u_bank (
       .clk_i,
       .start_i          (start),
@@ -359,7 +360,8 @@ module sparse_core #(
       .add_i            (add),
       .dot_o            (dots_of_banks[32*b +: 32]),
       .row_i            (sum_row_q),
-      .sums_o           (sums[192*b +: 192])
+      .next_i           (drain_next[b] | stream_next[b]),
+      .sums_o           (sums[24*Ways*b +: 24*Ways])
     );
   end
 
@@ -427,6 +429,7 @@ module sparse_core #(
     .to_gelu_i         (phase[9] == Up),
     .to_logits_i       (phase[9] == Head),
     .shift_i           (drain_shift),
+    .next_o            (drain_next),
     .hold_i            (sums),
     .reciprocal_i      (reciprocal),
     .reciprocal_shift_i(reciprocal_shift),
@@ -493,10 +496,11 @@ module sparse_core #(
     .value_o        (embedded)
   );
 
-  sparse_sums #(.LANES(LANES), .WORDS(Ways)) u_sums (
+  sparse_sums #(.BANKS(Banks), .WORDS(Ways)) u_sums (
     .clk_i,
     .rst_ni,
     .start_i(ends & to_stream),
+    .next_o (stream_next),
     .sums_i (sums),
     .free_o (stream_free),
     .soon_o (stream_soon),

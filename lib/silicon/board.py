@@ -29,19 +29,22 @@ SILENCE = 100  # bits that end a frame
 BUSY = 1 << 2  # of the diodes
 
 
-def parameters(layout: Layout) -> dict[str, int]:
-    """Return the parameters of board.sv for a core without a model."""
+def parameters(layout: Layout, fixed: bool = False) -> dict[str, int]:
+    """Return the parameters of board.sv for a core without a model, or with a fixed one."""
     sizes = {name: value for name, value in layout.parameters().items() if name != "ULTRA"}
-    return {**sizes, "CLOCKS": CLOCKS, "SILENCE": SILENCE}
+    return {**sizes, "INIT": int(fixed), "CLOCKS": CLOCKS, "SILENCE": SILENCE}
 
 
 class SimulatedBoard:
-    """A ``Line`` with the board at its other end. It runs only while it is read, and a second has CLOCK_HZ clocks."""
+    """A ``Line`` with the board at its other end. It runs only while it is read, and a second has CLOCK_HZ clocks.
 
-    def __init__(self, layout: Layout, seed: int = 1) -> None:
+    fixed: its memories hold what the files memory*.hex say that lie in the current folder when it gets power.
+    """
+
+    def __init__(self, layout: Layout, seed: int = 1, fixed: bool = False) -> None:
         self.name = "the simulated board"
         self.clocks = 0  # run so far
-        self._library = _load(library(BOARD, parameters(layout), HARNESS, lambda header: []))
+        self._library = _load(library(BOARD, parameters(layout, fixed), HARNESS, lambda header: []))
         self._seed = seed
         self._board: int | None = None
         self.power()

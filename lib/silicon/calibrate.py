@@ -337,6 +337,36 @@ def scores(model: GPT, calibrated: Calibrated, corpus: Corpus, characters: int) 
     }
 
 
+def make(
+    checkpoint: Path, weight_bits: int, corpus: Corpus, characters: int = 25_600, keep_zeros: bool = False
+) -> tuple[Calibrated, dict[str, Any]]:
+    """Return the integer model of a checkpoint file, and its card with the scores on so many characters.
+
+    Raises BookError for a file that holds no model, and as ``calibrate`` does.
+    """
+    model = load_model(checkpoint)
+    tokens = calibration_windows(corpus, max(1, CHARACTERS // model.config.block), model.config.block)
+    calibrated = calibrate(model, tokens, weight_bits, progress=True, keep_zeros=keep_zeros)
+    card = {
+        "checkpoint": {"name": checkpoint.stem, "sha256": sha256(checkpoint)},
+        "model": dataclasses.asdict(calibrated.model.shape),
+        **({"zeros": "kept"} if keep_zeros else {}),
+        "calibration": {
+            "corpus": corpus.name,
+            "source": corpus.source,
+            "train_sha256": corpus.meta["splits"]["train"]["sha256"],
+            "windows": len(tokens),
+            "characters": tokens.size,
+        },
+        "residual_scale": calibrated.residual_scale,
+        "logits_scale": calibrated.logits_scale,
+        "scores": scores(model, calibrated, corpus, characters),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    return calibrated, card
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lib.silicon.calibrate", description="Make an integer model.")
     parser.add_argument("checkpoint", type=Path)
@@ -348,31 +378,13 @@ def main() -> None:
     given = parser.parse_args()
     if given.out.suffix != ".safetensors":
         raise BookError(f"--out is {given.out}; name a file that ends in .safetensors")
-    model, corpus = load_model(given.checkpoint), load_stories(given.source)
-    tokens = calibration_windows(corpus, max(1, CHARACTERS // model.config.block), model.config.block)
-    calibrated = calibrate(model, tokens, given.weight_bits, progress=True, keep_zeros=given.keep_zeros)
-    found = scores(model, calibrated, corpus, given.characters)
-    card = {
-        "checkpoint": {"name": given.checkpoint.stem, "sha256": sha256(given.checkpoint)},
-        "model": dataclasses.asdict(calibrated.model.shape),
-        **({"zeros": "kept"} if given.keep_zeros else {}),
-        "calibration": {
-            "corpus": corpus.name,
-            "source": corpus.source,
-            "train_sha256": corpus.meta["splits"]["train"]["sha256"],
-            "windows": len(tokens),
-            "characters": tokens.size,
-        },
-        "residual_scale": calibrated.residual_scale,
-        "logits_scale": calibrated.logits_scale,
-        "scores": found,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
-        "date": time.strftime("%Y-%m-%d"),
-    }
+    corpus = load_stories(given.source)
+    calibrated, card = make(given.checkpoint, given.weight_bits, corpus, given.characters, given.keep_zeros)
     save(given.out, calibrated, card)
+    found = card["scores"]
     print(
         f"{given.out}: {given.out.stat().st_size:,} bytes, perplexity {found['ppl_increase_pct']:+.2f} % "
-        f"on {found['characters']:,} characters of {corpus.name}"
+        f"on {found['characters']:,} characters of {found['corpus']}"
     )
 
 

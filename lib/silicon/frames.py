@@ -44,6 +44,7 @@ class Status(IntEnum):
     NO_MODEL = 2
     BAD_TOKEN = 3  # outside the vocabulary
     MALFORMED = 4  # an unknown kind, or a length that does not fit it
+    READ_ONLY = 5  # the model is the bitstream's
 
 
 @dataclass(frozen=True)

@@ -231,6 +231,11 @@ class Board:
     def _ask(self, kind: Kind, payload: bytes = b"") -> Reply:
         """Request something of the board that was greeted; _Restarted when that is no longer there."""
         reply = self.link.request(kind, payload)
+        if reply.status == Status.READ_ONLY:
+            raise BookError(
+                "the board's model is part of its bitstream, and no other can be loaded; "
+                "make this model's bitstream with python -m lib.silicon build, and program it"
+            )
         if reply.nonce != self._nonce or reply.status != Status.DONE:
             raise _Restarted  # without its nonce, its model or its context
         return reply
@@ -281,7 +286,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lib.silicon.host", description="Write a story with a board.")
     parser.add_argument("prompt")
     parser.add_argument("--port", required=True, help="the board's serial port, or sim for a simulated board")
-    parser.add_argument("--model", default="nano", help="the integer model that the board runs")
+    parser.add_argument("--model", default="nano_w6", help="the integer model that the board runs")
     parser.add_argument("--length", type=int, default=200, help="characters to write")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest character")
     parser.add_argument("--seed", type=int, default=0, help="of the characters drawn")

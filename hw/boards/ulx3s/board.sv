@@ -101,7 +101,7 @@ module board #(
 
   frames #(
     .LANES(LANES), .LAYERS(LAYERS), .WIDTH(WIDTH), .HEADS(HEADS), .BLOCK(BLOCK), .VOCAB(VOCAB),
-    .WEIGHT_W(WEIGHT_W), .DRAIN(DRAIN), .ADDRESS_W(AddressW), .LOAD_W(LoadW)
+    .WEIGHT_W(WEIGHT_W), .DRAIN(DRAIN), .ADDRESS_W(AddressW), .LOAD_W(LoadW), .FIXED(INIT)
   ) u_frames (
     .clk_i, .rst_ni, .name_valid_i(name_valid), .name_i(boot_data),
     .write_i(write), .address_i(write_address), .data_i(write_data),

@@ -33,7 +33,8 @@ module frames #(
   parameter int unsigned WEIGHT_W  = 8,
   parameter int unsigned DRAIN     = 8,
   parameter int unsigned ADDRESS_W = 32, // of the core's load port, at most 32
-  parameter int unsigned LOAD_W    = 64
+  parameter int unsigned LOAD_W    = 64,
+  parameter bit          FIXED     = 1'b0 // the model is the bitstream's: no other can be loaded
 ) (
   input  logic                 clk_i,
   input  logic                 rst_ni,
@@ -95,7 +96,8 @@ module frames #(
     Status = 8'd7
   } kind_e;
   typedef enum logic [7:0] {
-    Done = 8'd0, OutOfStep = 8'd1, NoModel = 8'd2, BadToken = 8'd3, Malformed = 8'd4
+    Done = 8'd0, OutOfStep = 8'd1, NoModel = 8'd2, BadToken = 8'd3, Malformed = 8'd4,
+    ReadOnly = 8'd5
   } status_e;
   typedef enum logic [2:0] {Idle, Read, Judge, Act, Feed, Collect, Reply} state_e;
 
@@ -141,7 +143,7 @@ module frames #(
   assign word_end = byte_q == (addressed_q ? ByteW'(LoadBytes - 1) : ByteW'(3));
 
   always_ff @(posedge clk_i) begin
-    load_valid_o <= read_valid_q & addressed_q & word_end & (kind_i == Load);
+    load_valid_o <= read_valid_q & addressed_q & word_end & (kind_i == Load) & ~FIXED;
     if (state_q == Idle) begin
       addressed_q <= 1'b0;
       byte_q      <= '0;
@@ -187,6 +189,7 @@ module frames #(
   always_comb begin
     verdict = Done;
     if (!whole || (ranged && !range_right)) verdict = Malformed;
+    else if (FIXED && (kind_i == Load || kind_i == Model)) verdict = ReadOnly;
     else if (kind_i == Token && model_q == '0) verdict = NoModel;
     else if (kind_i == Token && !fresh && !again) verdict = OutOfStep;
     else if (kind_i == Logits && !fed_q) verdict = OutOfStep;
@@ -270,7 +273,7 @@ module frames #(
   always_ff @(posedge clk_i) begin
     if (name_valid_i) model_q <= name_i;
     else if (load_valid_o) model_q <= '0;
-    else if (state_q == Act && kind_i == Model && whole_q) begin
+    else if (state_q == Act && kind_i == Model && verdict_q == Done) begin
       model_q <= arguments_q[ArgumentsW-1 -: 64];
     end
   end

@@ -1,48 +1,23 @@
-// Eight columns with the memories that feed them.
+// Eight columns with the cache that feeds them, and with what their operands come from.
 //
 // Eight lanes of a group read one word of weights, and one of keys or values: memory blocks come 64
-// to 72 bits wide, and addresses are spread to an eighth of the places. Weights are read at
-// consecutive rows, in the order in which load words put them. The head's weights have a memory of
-// their own, since blocks come in powers of two: a few rows more would double the large one.
-//
-// Words to load walk from bank to bank, a register each, and results move up to a bank's first
-// columns to be taken there: otherwise these buses would be the longest wires of all.
+// to 72 bits wide, and addresses are spread to an eighth of the places. Results move up to a bank's
+// first columns to be taken there: to choose among all columns would take wires from each of them.
 //
 // The clocks in the comments count from the beat's issue; core.sv has the whole timetable.
 
 module bank #(
   parameter int unsigned GROUPS      = 1,
   parameter int unsigned WEIGHT_W    = 8,
-  parameter int unsigned WEIGHT_ROWS = 1024,
-  parameter int unsigned HEAD_ROWS   = 256,
   parameter int unsigned CACHE_ROWS  = 512,
   parameter int unsigned STAGE_ROWS  = 1,
   parameter int unsigned DRAIN       = 8,
   parameter bit          ULTRA       = 1'b0,
-  parameter bit          INIT        = 1'b0, // from files at power-up: see core.sv
-  // Of the BANKS of a group, this one.
-  parameter int unsigned BANKS       = 8,
-  parameter int unsigned BANK        = 0,
   // Derived; not to be set.
-  parameter int unsigned WEIGHT_ROW_W = $clog2(WEIGHT_ROWS),
-  parameter int unsigned HEAD_ROW_W   = $clog2(HEAD_ROWS),
   parameter int unsigned CACHE_ROW_W  = $clog2(CACHE_ROWS),
   parameter int unsigned STAGE_ROW_W  = (STAGE_ROWS > 1) ? $clog2(STAGE_ROWS) : 1
 ) (
   input  logic                    clk_i,
-  input  logic                    rst_ni,
-
-  // Weights to load, one word of one group at a time, and their way to the next bank.
-  input  logic                    load_weight_i,
-  input  logic                    load_head_i,
-  input  logic [7:0]              load_bank_i,
-  input  logic [19:0]             load_row_i,
-  input  logic [63:0]             load_data_i,
-  output logic                    load_weight_o,
-  output logic                    load_head_o,
-  output logic [7:0]              load_bank_o,
-  output logic [19:0]             load_row_o,
-  output logic [63:0]             load_data_o,
 
   // Eight requantised bytes: keys or values for the cache, or operands for a later pass.
   input  logic [GROUPS-1:0]       write_cache_i,
@@ -52,10 +27,6 @@ module bank #(
   input  logic [63:0]             write_data_i,
 
   // Clock 4: what is read.
-  input  logic                    read_weight_i,
-  input  logic [WEIGHT_ROW_W-1:0] weight_row_i,
-  input  logic                    read_head_i,
-  input  logic [HEAD_ROW_W-1:0]   head_row_i,
   input  logic                    read_cache_i,
   input  logic [CACHE_ROW_W-1:0]  cache_row_i,
 
@@ -69,6 +40,8 @@ module bank #(
   input  logic                    operand_mix_i,
   input  logic [8*GROUPS-1:0]     norm_i,   // bytes with a sign
   input  logic [8*GROUPS-1:0]     weight_i, // bytes without
+  input  logic [8*WEIGHT_W*GROUPS-1:0] weights_i,
+  input  logic [8*WEIGHT_W*GROUPS-1:0] head_i,
   input  logic                    factor_load_i,
   input  logic                    factor_cache_i,
   input  logic                    factor_head_i,
@@ -85,55 +58,13 @@ module bank #(
   input  logic                    next_i,
   output logic [24*DRAIN-1:0]     hold_o
 );
-  always_ff @(posedge clk_i) begin
-    if (!rst_ni) {load_weight_o, load_head_o} <= '0;
-    else {load_weight_o, load_head_o} <= {load_weight_i, load_head_i};
-  end
-
-  always_ff @(posedge clk_i) begin
-    if (load_weight_i || load_head_i) begin
-      load_bank_o <= load_bank_i;
-      load_row_o  <= load_row_i;
-      load_data_o <= load_data_i;
-    end
-  end
-
   // ---- What the eight columns have in common, a group at a time. ----
   logic [64*GROUPS-1:0] factor;
   logic [9*GROUPS-1:0]  operand;
 
   for (genvar g = 0; g < GROUPS; g++) begin : g_group
-    localparam int unsigned Index = (BANKS * g) + BANK;
-
-    logic                  here;
-    logic [8*WEIGHT_W-1:0] weights, head, chosen;
+    logic [8*WEIGHT_W-1:0] chosen;
     logic [63:0]           cached, extended, factor_q;
-
-    assign here = load_bank_o == 8'(Index);
-
-    memory #(
-      .WIDTH(8 * WEIGHT_W), .DEPTH(WEIGHT_ROWS), .ULTRA(ULTRA), .INIT(INIT ? 1000 + Index : 0)
-    ) u_weights (
-      .clk_i,
-      .write_i     (load_weight_o & here),
-      .write_row_i (load_row_o[WEIGHT_ROW_W-1:0]),
-      .write_data_i(load_data_o[8*WEIGHT_W-1:0]),
-      .read_i      (read_weight_i),
-      .read_row_i  (weight_row_i),
-      .read_data_o (weights)
-    );
-
-    memory #(
-      .WIDTH(8 * WEIGHT_W), .DEPTH(HEAD_ROWS), .INIT(INIT ? 1100 + Index : 0)
-    ) u_head (
-      .clk_i,
-      .write_i     (load_head_o & here),
-      .write_row_i (load_row_o[HEAD_ROW_W-1:0]),
-      .write_data_i(load_data_o[8*WEIGHT_W-1:0]),
-      .read_i      (read_head_i),
-      .read_row_i  (head_row_i),
-      .read_data_o (head)
-    );
 
     memory #(.WIDTH(64), .DEPTH(CACHE_ROWS), .ULTRA(ULTRA)) u_cache (
       .clk_i,
@@ -145,7 +76,8 @@ module bank #(
       .read_data_o (cached)
     );
 
-    assign chosen = factor_head_i ? head : weights;
+    assign chosen = factor_head_i ? head_i[8*WEIGHT_W*g +: 8*WEIGHT_W]
+                                  : weights_i[8*WEIGHT_W*g +: 8*WEIGHT_W];
     for (genvar i = 0; i < 8; i++) begin : g_extend
       assign extended[8*i +: 8] = 8'($signed(chosen[WEIGHT_W*i +: WEIGHT_W]));
     end

@@ -1,5 +1,5 @@
 // The residual stream's beginning: a row of the token table plus a row of positions, GROUPS
-// elements a clock, three clocks after embed_i.
+// elements a clock, four clocks after embed_i.
 
 module embedding #(
   parameter int unsigned WIDTH  = 128,
@@ -36,12 +36,13 @@ module embedding #(
   localparam int unsigned PositionW    = $clog2(PositionRows);
 
   logic [TokenW-1:0] token_row;
-  logic              read_q, sum_q;
+  logic [1:0]        read_q;
+  logic              sum_q;
 
   assign token_row = TokenW'({token_i, beat_i});
 
   for (genvar g = 0; g < GROUPS; g++) begin : g_group
-    logic signed [7:0] token, position;
+    logic signed [7:0] token, position, token_q, position_q;
     logic signed [8:0] both_q;
 
     memory #(
@@ -68,8 +69,10 @@ module embedding #(
       .read_data_o (position)
     );
 
+    // The table of tokens is many blocks, and what chooses among them lies there, far away.
     always_ff @(posedge clk_i) begin
-      if (sum_q) both_q <= 9'(token) + 9'(position);
+      if (read_q[1]) {token_q, position_q} <= {token, position};
+      if (sum_q) both_q <= 9'(token_q) + 9'(position_q);
     end
     assign value_o[16*g +: 16] = 16'(both_q) << shift_i;
   end
@@ -78,7 +81,7 @@ module embedding #(
   assign unused = ^load_row_i;
 
   always_ff @(posedge clk_i) begin
-    if (!rst_ni) {read_q, sum_q, valid_o} <= '0;
-    else {read_q, sum_q, valid_o} <= {embed_i, read_q, sum_q};
+    if (!rst_ni) {valid_o, sum_q, read_q} <= '0;
+    else {valid_o, sum_q, read_q} <= {sum_q, read_q, embed_i};
   end
 endmodule

@@ -8,8 +8,9 @@
 // Promised to Yosys by no_rw_check, which would otherwise compare addresses and hold the data back
 // in logic. ULTRA asks for UltraRAM, 4,096 rows of 72 bits a block, where the device has it.
 //
-// What the memory holds at power-up is unknown, or, with INIT, in the file memory<INIT>.hex; it is
-// then block RAM, whose contents tools can find in a routed design and exchange.
+// What the memory holds at power-up is unknown. With INIT it holds for good what the file
+// memory<INIT>.hex says; it is then block RAM, whose contents tools can exchange in a routed
+// design.
 
 module memory #(
   parameter int unsigned WIDTH  = 8,
@@ -42,10 +43,13 @@ module memory #(
       8'(48 + (INIT % 10)), ".hex"
     };
     initial $readmemh(File, rows);
-  end
 
-  always_ff @(posedge clk_i) begin
-    if (write_i) rows[write_row_i] <= write_data_i;
+    logic unused_port;
+    assign unused_port = ^{write_i, write_row_i, write_data_i};
+  end else begin : g_write
+    always_ff @(posedge clk_i) begin
+      if (write_i) rows[write_row_i] <= write_data_i;
+    end
   end
 
   always_ff @(posedge clk_i) begin

@@ -14,6 +14,7 @@ module sparse_bank #(
   parameter int unsigned ROWS       = 16,
   parameter int unsigned CACHE_ROWS = 512,
   parameter int unsigned STAGE_ROWS = 1,
+  parameter int unsigned WAYS       = 4, // of eight lanes, those that leave at a time
   parameter bit          ULTRA      = 1'b0,
   // Derived; not to be set.
   parameter int unsigned ENTRY_W       = WEIGHT_W + INDEX_W + 1,
@@ -68,8 +69,10 @@ module sparse_bank #(
   input  logic [2:0]             add_i,
   output logic [31:0]            dot_o,
 
+  // A row's sums of the WAYS lanes that leave next, until next_i.
   input  logic [ROW_W-1:0]       row_i,
-  output logic [8*24-1:0]        sums_o
+  input  logic                   next_i,
+  output logic [24*WAYS-1:0]     sums_o
 );
   logic [8*ENTRY_W-1:0] entries;
   logic [63:0]          cached;
@@ -105,7 +108,16 @@ module sparse_bank #(
     if (read_stage_i) staged_q <= stage[stage_row_i];
   end
 
-  logic [8*32-1:0] products;
+  logic [8*32-1:0]                products;
+  logic [8/WAYS-1:0][24*WAYS-1:0] sums;
+  logic [$clog2(8/WAYS)-1:0]      slot_q;
+
+  // After the last lanes have left, the first ones are next.
+  always_ff @(posedge clk_i) begin
+    if (start_i) slot_q <= '0;
+    else if (next_i) slot_q <= slot_q + 1'b1;
+  end
+  assign sums_o = sums[slot_q];
 
   for (genvar i = 0; i < 8; i++) begin : g_lane
     sparse_lane #(.WEIGHT_W(WEIGHT_W), .INDEX_W(INDEX_W), .ROWS(ROWS)) u_lane (
@@ -130,7 +142,7 @@ module sparse_bank #(
       .close_i,
       .product_o   (products[32*i +: 32]),
       .row_i,
-      .sum_o       (sums_o[24*i +: 24])
+      .sum_o       (sums[i/WAYS][24*(i%WAYS) +: 24])
     );
   end
 

@@ -1,0 +1,90 @@
+"""Takes a reader's own checkpoint to silicon: an integer model, a simulation of it, and a bitstream for the ULX3S.
+
+    python -m lib.silicon build my.safetensors
+    python -m lib.silicon build data/checkpoints/nano.safetensors --lanes 64 --out out
+
+What exists already, of the same checkpoint and the same core, is not made again: a core is placed and routed once for
+all models of its shape, and after that a model takes seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lib.corpus import SOURCES, load_stories
+from lib.errors import BookError, run_command
+from lib.files import sha256
+from lib.silicon import bitstream, golden, model_file
+from lib.silicon.calibrate import make
+from lib.silicon.image import Layout
+from lib.silicon.model_file import Calibrated, fingerprint
+from lib.silicon.simulate import Core
+
+CLOCK_MHZ = bitstream.CLOCK_MHZ
+
+
+def integer_model(checkpoint: Path, path: Path, weight_bits: int, source: str) -> Calibrated:
+    """Return the integer model of a checkpoint, from ``path`` if it lies there, else calibrated and saved there."""
+    if path.exists():
+        calibrated, card = model_file.load(path)
+        same = card["checkpoint"]["sha256"] == sha256(checkpoint)
+        if same and calibrated.model.shape.weight_bits == weight_bits:
+            return calibrated
+    calibrated, card = make(checkpoint, weight_bits, load_stories(source))
+    model_file.save(path, calibrated, card)
+    return calibrated
+
+
+def simulated(calibrated: Calibrated, layout: Layout, tokens: int = 100) -> tuple[int, int]:
+    """Run random tokens through the simulated core and the golden model: tokens that differ, and clocks in all."""
+    model = calibrated.model
+    fed = np.random.default_rng(1).integers(0, model.shape.vocab, tokens)
+    run, reference = Core(model, layout.lanes, layout.drain).run(fed), golden.Golden(model)
+    wrong = sum(bool((reference.feed(int(token)) != logits).any()) for token, logits in zip(fed, run.logits))
+    return wrong, int(run.cycles.sum())
+
+
+def build(given: argparse.Namespace) -> None:
+    """Make everything, printing a line for each step. Raises BookError for what does not fit or cannot be read."""
+    name = given.checkpoint.stem
+    calibrated = integer_model(given.checkpoint, given.out / f"{name}.safetensors", given.weight_bits, given.source)
+    layout = Layout(calibrated.model.shape, given.lanes, given.drain)
+    needed = bitstream.budget(layout)
+    bitstream.check_fits(layout)
+    print(f"integer model {fingerprint(calibrated.model):016x}, {sum(needed.values())} of {bitstream.BLOCKS} EBR")
+    wrong, clocks = simulated(calibrated, layout)
+    if wrong:
+        raise BookError(f"{wrong} of 100 tokens of the simulated core differ from the golden model; the core is broken")
+    print(f"simulated: 100 tokens as the golden model's, {clocks // 100:,} clocks each")
+    routed = bitstream.route(bitstream.board(layout), bitstream.placeholder(layout), given.seed)
+    if routed.fmax_mhz < CLOCK_MHZ:
+        raise BookError(
+            f"routing reached {routed.fmax_mhz:.1f} MHz, and the board runs at {CLOCK_MHZ:.0f}; try another --seed, "
+            "or lower --lanes"
+        )
+    print(f"routed: {routed.fmax_mhz:.1f} MHz; at {CLOCK_MHZ:.0f} MHz {1e8 * CLOCK_MHZ / clocks:,.0f} tokens/s")
+    start = time.monotonic()
+    configuration = bitstream.swap(routed, bitstream.contents(calibrated.model, layout))
+    bitstream.pack(configuration, given.out / f"{name}.bit")
+    print(f"{given.out / name}.bit: the model put in in {time.monotonic() - start:.1f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m lib.silicon", description="From a checkpoint to a bitstream.")
+    parser.add_argument("action", choices=("build",))
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the model and its bitstream")
+    parser.add_argument("--weight-bits", type=int, default=6, help="bits of a weight, 4 to 8")
+    parser.add_argument("--lanes", type=int, default=64)
+    parser.add_argument("--drain", type=int, default=2, help="requantisers that empty the lanes")
+    parser.add_argument("--seed", type=int, default=1, help="of the placement")
+    parser.add_argument("--source", choices=SOURCES, default="auto", help="where the text for calibration comes from")
+    build(parser.parse_args())
+
+
+if __name__ == "__main__":
+    run_command(main)

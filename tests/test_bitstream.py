@@ -1,0 +1,61 @@
+"""From a model to a bitstream: what the memories hold, and that a routed design takes another model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lib.errors import BookError
+from lib.silicon.bitstream import Contents, Design, blocks, contents, noise, route, swap
+from lib.silicon.board import SimulatedBoard
+from lib.silicon.golden import Golden, Shape, random_model
+from lib.silicon.host import Board, Link
+from lib.silicon.image import Layout
+from lib.silicon.units import RTL
+
+SHAPE = Shape(layers=2, width=32, heads=2, block=8, vocab=40, weight_bits=6)
+LAYOUT = Layout(SHAPE, lanes=32, drain=2)
+PATIENCE = 2.5e-5
+
+
+def test_a_board_has_its_model_from_power_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model(SHAPE, 1)
+    for number, memory in contents(model, LAYOUT).items():
+        (tmp_path / f"memory{number}.hex").write_text(memory.hex())
+    monkeypatch.chdir(tmp_path)
+    line = SimulatedBoard(LAYOUT, fixed=True)
+    board, golden = Board(Link(line, PATIENCE), model), Golden(model)
+    for token in (1, 39, 0, 7, 7, 20, 3, 11, 2, 5):  # two of them after a refill
+        assert (board.feed(token)[1] == golden.feed(token)).all()
+    line.reset()
+    assert (board.feed(9)[1] == golden.feed(9)).all() and board.restarts == 1
+    other = random_model(SHAPE, 2)
+    with pytest.raises(BookError, match="the board holds another model"):
+        Board(Link(line, PATIENCE), other)
+    with pytest.raises(BookError, match="the board's model is part of its bitstream"):
+        Board(Link(line, PATIENCE), other, replace=True)
+
+
+SMALL = """
+module small (input logic clk_i, input logic [10:0] row_i, output logic [143:0] weights_o, head_o);
+  weights #(.EIGHTS(3), .WEIGHT_W(6), .ROWS(1536), .HEAD_ROWS(100), .INIT(1'b1)) u_weights (
+    .clk_i, .rst_ni(1'b1), .load_i(1'b0), .load_head_i(1'b0), .load_bank_i('0), .load_row_i('0), .load_data_i('0),
+    .read_i(1'b1), .row_i, .weights_o, .read_head_i(1'b1), .head_row_i(row_i[6:0]), .head_o
+  );
+endmodule
+"""
+
+
+def test_a_routed_design_takes_another_model(tmp_path: Path) -> None:
+    """Contents exchanged in the routed design are those of a design that was routed with them."""
+    (tmp_path / "small.sv").write_text(SMALL)
+    design = Design("small", (tmp_path / "small.sv", RTL / "core" / "weights.sv", RTL / "core" / "memory.sv"), {})
+    first, second = (
+        noise({1000: Contents(144, (seed,) * 1536), 1100: Contents(144, (seed,) * 100)}, seed) for seed in (1, 2)
+    )
+    routed = route(design, first)
+    assert swap(routed, second) == swap(route(design, second), second) != swap(routed, first)
+    assert routed.cells["DP16KD"] == blocks(144, 1536) + blocks(144, 100) == 16
+    with pytest.raises(BookError, match="does not fit the routed core's memories"):
+        swap(routed, {1000: second[1000]})

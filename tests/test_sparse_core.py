@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from lib.checkpoint import load_shipped
 from lib.errors import BookError
+from lib.files import write_json
 from lib.gpt import GPT, GPTConfig
 from lib.prune import block_linears, one_shot
 from lib.silicon import calibrate, model_file, simulate, sparse, sparse_study, verilate
@@ -228,3 +229,10 @@ def test_the_committed_figures_are_of_these_sources_and_hold_what_is_said() -> N
     for name, figures in models.items():
         model = model_file.load_shipped(name)[0].model
         assert figures["packing"]["entries"] == packing(model, SparseLayout.of(model, found["lanes"])).entries
+
+
+def test_figures_of_other_cores_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_json(tmp_path / "sparse.json", sparse_study.load() | {"sources": "0" * 16})
+    monkeypatch.setattr(sparse_study.study, "FOLDER", tmp_path)
+    with pytest.raises(BookError, match="of other cores than hw/rtl; run lib.silicon.sparse_study anew"):
+        sparse_study.load()

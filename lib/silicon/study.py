@@ -41,7 +41,7 @@ DEVICES = {  # what there is on the part: XCZU7EV by DS891, LFE5U-85F by Lattice
 
 
 def sources_hash(sources: Sequence[Path] = CORE.sources) -> str:
-    """Return a hash of a core's sources, comments and blanks aside."""
+    """Return a hash of sources, the core's by default, comments and blanks aside."""
     code = [re.sub(r"//.*", "", path.read_text()).split() for path in included(sources)]
     return hashlib.sha256(json.dumps(code).encode()).hexdigest()[:16]
 
@@ -65,11 +65,11 @@ def clocks(core: Core, tokens: np.ndarray) -> np.ndarray:
     return found
 
 
-def load(name: str, sources: Sequence[Path] = CORE.sources) -> dict[str, Any]:
-    """Read ``clocks``, ``cells`` or another file made of sources; BookError if it is missing or not made of these."""
+def load(name: str) -> dict[str, Any]:
+    """Read ``clocks``, ``cells`` or ``coverage``; BookError when it is missing or of other sources than these."""
     found = read_json(FOLDER / f"{name}.json", "the study's file")
-    if found.get("sources") != sources_hash(sources):
-        maker = {"coverage": "coverage", "sparse": "sparse_study"}.get(name, "study")
+    if found.get("sources") != sources_hash():
+        maker = name if name == "coverage" else "study"
         raise BookError(f"data/silicon/{name}.json is of another core than hw/rtl; run python -m lib.silicon.{maker}")
     return found
 

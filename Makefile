@@ -66,6 +66,15 @@ data: $(SETUP) ## prepare the text: make data SOURCE=auto|hub|dir|builtin
 $(SETTINGS): FORCE | $(SETUP)
 	@$(PY) -m lib.book settings --profile $(PROFILE) --source $(SOURCE)
 
+# ---- Silicon: nano on a ULX3S.
+
+bitstream: $(SETUP) ## place and route nano for the ULX3S, once, and put its weights in: _build/bitstream/nano_w6.bit
+	@$(PY) -m lib.silicon build data/integer/nano_w6.safetensors --out _build/bitstream
+
+program: bitstream ## send that bitstream to a ULX3S at the USB port
+	@command -v openFPGALoader >/dev/null || { echo "error: openFPGALoader is missing; install it from your system's packages" >&2; exit 2; }
+	openFPGALoader --board ulx3s _build/bitstream/nano_w6.bit
+
 # ---- Chapters: what each depends on is read from its imports.
 
 _build/rules/%.mk: chapters/%.ipynb | $(SETUP)
@@ -92,6 +101,7 @@ $(START): _build/results.json
 
 expect: $(EXECUTED) ## accept the executed values into data/expected, for git diff to show
 	$(PY) -m lib.book expect
+	$(PY) -m lib.glance
 
 full: ## run the full profile and record it in data/full
 	$(MAKE) book PROFILE=full

@@ -18,7 +18,7 @@ from lib.errors import BookError
 HTML = ROOT / "_build" / "html"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NO_NETWORK = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-PATIENCE = 120_000  # milliseconds: machines may have other work
+PATIENCE = 300_000  # milliseconds: a machine that has other work may take minutes over a page
 
 # Formulas are typeset after a page has loaded, and lazy images load when they are scrolled to: wait for both.
 SETTLE = """async () => {
@@ -62,6 +62,9 @@ def serving(folder: Path) -> Iterator[str]:
 
 class _Server(ThreadingHTTPServer):
     request_queue_size = 128  # a browser opens many connections at once; those beyond the queue would wait for seconds
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: a browser that leaves a page drops its connections."""
 
 
 class _Quiet(SimpleHTTPRequestHandler):

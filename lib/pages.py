@@ -60,16 +60,20 @@ SCROLLS_BY_KEYBOARD = """() =>
   [...document.querySelectorAll("[tabindex='-1']")].every(e => e.scrollWidth <= e.clientWidth)"""
 
 RUN_AXE = """async options =>
-  (await axe.run({exclude: [["[data-known-code]"]]}, {...options, preload: false, resultTypes: ["violations"]})).violations"""
+  (await axe.run({exclude: [["[data-known]"]]}, {...options, preload: false, resultTypes: ["violations"]})).violations"""
 
-# Contrast takes most of the time, and most elements are words of code, of a few colours: cells that show a colour first suffice.
-LEAVE_OUT_KNOWN_CODE = """() => {
-  const known = new Set();
-  for (const cell of document.querySelectorAll("pre")) {
-    const colours = [...cell.querySelectorAll("span")].map(e => e.className + " " + e.parentElement.className);
-    if (colours.length && colours.every(c => known.has(c))) cell.dataset.knownCode = "";
-    colours.forEach(c => known.add(c));
+# Contrast takes most of the time, and most of what is judged looks like something judged before: words of code of a few
+# colours, rows of tables. Cells, rows and lines of results that show nothing new are left out; all pages have one style sheet.
+LEAVE_OUT_KNOWN = """known => {
+  const seen = new Set(known);
+  const look = e => [e.localName, e.className, e.getAttribute("style"), e.parentElement.className].join(" ");
+  for (const part of document.querySelectorAll("pre, tbody tr, p.result")) {
+    const around = part.closest("div")?.className + " " + part.parentElement.localName + " ";
+    const looks = [part, ...part.querySelectorAll("*")].map(e => around + look(e));
+    if (looks.every(l => seen.has(l))) part.dataset.known = "";
+    looks.forEach(l => seen.add(l));
   }
+  return [...seen];
 }"""
 
 
@@ -91,6 +95,7 @@ class Survey:
     links: dict[str, list[str]] = field(default_factory=dict)
     anchors: dict[str, set[str]] = field(default_factory=dict)
     findings: dict[Finding, None] = field(default_factory=dict)  # a dict keeps their order
+    looks: list[str] = field(default_factory=list)  # of what was judged for contrast, in both schemes
     seconds: float = 0.0
 
     def find(self, kind: str, page: str, what: str) -> None:
@@ -159,7 +164,7 @@ def look_at(page: Page, name: str, seen: Survey) -> None:
             seen.find("width", name, f"{width}: {element}")
         for what in axe_violations(page, {"rules": {"color-contrast": {"enabled": False}}}):
             seen.find("axe", name, f"{width}: {what}")
-    page.evaluate(LEAVE_OUT_KNOWN_CODE)
+    seen.looks = page.evaluate(LEAVE_OUT_KNOWN, seen.looks)
     page.add_style_tag(content="* { transition: none !important }")  # colours change at once
     for scheme in SCHEMES:  # contrast is judged once a scheme: no colour depends on the width
         page.emulate_media(color_scheme=scheme)

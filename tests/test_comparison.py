@@ -66,6 +66,7 @@ def test_rows_appear_once_they_are_recorded() -> None:
         silicon__pocket__xcup__lanes64__dsp=77,
         silicon__sparse__lane_balanced__token_speedup=1.6,
         silicon__nano__ecp5__lanes32__tokens_per_s=4000.0,
+        silicon__nano__ecp5__lanes32__weight_bits=6,
         gate__largest_char_ppl_increase_pct=2.0,
     )
     some.figures["vitis.pocket.modelled_ms_per_token"] = Result("v", 5.0, "ms", "modelled")

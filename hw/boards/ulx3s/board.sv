@@ -15,6 +15,7 @@ module board #(
   parameter int unsigned WEIGHT_W = 8,
   parameter int unsigned DRAIN    = 8,
   parameter bit          INIT     = 1'b0,
+  parameter bit          SPLIT    = 1'b0,
   parameter int unsigned CLOCKS   = 33,
   parameter int unsigned SILENCE  = 16384
 ) (
@@ -122,7 +123,7 @@ module board #(
 
   core #(
     .LANES(LANES), .LAYERS(LAYERS), .WIDTH(WIDTH), .HEADS(HEADS), .BLOCK(BLOCK), .VOCAB(VOCAB),
-    .WEIGHT_W(WEIGHT_W), .DRAIN(DRAIN), .INIT(INIT)
+    .WEIGHT_W(WEIGHT_W), .DRAIN(DRAIN), .INIT(INIT), .SPLIT(SPLIT)
   ) u_core (
     .clk_i, .rst_ni(core_rst_n),
     .load_valid_i(load_valid), .load_address_i(load_address), .load_data_i(load_data),

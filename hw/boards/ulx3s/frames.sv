@@ -297,7 +297,7 @@ module frames #(
   logic [8*HelloBytes-1:0]             hello, body;
   logic [8*(HelloBytes+HeadBytes)-1:0] fixed;
   logic [7:0]                          fixed_length, fixed_length_q, logit_length;
-  logic [2:0]                          settled_q;
+  logic [3:0]                          settled_q;
 
   assign hello = {model_q, 8'(LoadBytes), 8'(DRAIN), 8'(WEIGHT_W), 16'(VOCAB), 16'(BLOCK),
                   8'(HEADS), 16'(WIDTH), 8'(LAYERS), 16'(LANES), Version};
@@ -329,23 +329,25 @@ module frames #(
 
   // The line leaves dozens of clocks for a byte, so all of this may take some. The lengths are
   // there before the header has been sent. Then the memory of the logits answers, slowly, while
-  // the fixed byte is chosen, and one clock later one of the two is.
-  logic [7:0] fixed_q, payload_q;
-  logic       odd_q, of_logits_q;
+  // the fixed byte is chosen; its answer is caught, and then one of the two is sent.
+  logic [15:0] caught_q;
+  logic [7:0]  fixed_q, payload_q;
+  logic        odd_q, of_logits_q;
   always_ff @(posedge clk_i) begin
     fixed_length_q <= fixed_length;
     length_o       <= fixed_length + logit_length;
 
-    settled_q   <= {settled_q[1:0], 1'b1} & {3{(state_q == Reply) & ~payload_taken}};
+    settled_q   <= {settled_q[2:0], 1'b1} & {4{(state_q == Reply) & ~payload_taken}};
+    caught_q    <= logit_q;
     fixed_q     <= fixed[8*index_q[4:0] +: 8];
     odd_q       <= offset[0];
     of_logits_q <= index_q >= fixed_length_q;
-    payload_q   <= !of_logits_q ? fixed_q : odd_q ? logit_q[15:8] : logit_q[7:0];
+    payload_q   <= !of_logits_q ? fixed_q : odd_q ? caught_q[15:8] : caught_q[7:0];
   end
 
   assign kind_o          = {1'b1, kind_i[6:0]};
   assign sequence_o      = sequence_i;
-  assign payload_valid_o = settled_q[2] & (state_q == Reply);
+  assign payload_valid_o = settled_q[3] & (state_q == Reply);
   assign payload_o       = payload_q;
 
   assign ready_o = model_q != '0;

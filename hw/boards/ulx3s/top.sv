@@ -42,7 +42,7 @@ module top #(
 
   board #(
     .LANES(LANES), .LAYERS(LAYERS), .WIDTH(WIDTH), .HEADS(HEADS), .BLOCK(BLOCK), .VOCAB(VOCAB),
-    .WEIGHT_W(WEIGHT_W), .DRAIN(DRAIN), .INIT(INIT), .CLOCKS(33), .SILENCE(16384)
+    .WEIGHT_W(WEIGHT_W), .DRAIN(DRAIN), .INIT(INIT), .SPLIT(1'b1), .CLOCKS(33), .SILENCE(16384)
   ) u_board (
     .clk_i(clk), .rst_ni(wait_q[16]), .rx_i(ftdi_txd), .tx_o(ftdi_rxd), .leds_o(led)
   );

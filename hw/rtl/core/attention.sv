@@ -12,6 +12,7 @@ module attention #(
   parameter int unsigned HEADS  = 2,
   parameter int unsigned GROUPS = 1,
   parameter int unsigned BLOCK  = 64,
+  parameter bit          SPLIT  = 1'b0, // see requantise.sv
   // Derived; not to be set.
   parameter int unsigned COUNT_W = $clog2(GROUPS + 1)
 ) (
@@ -52,7 +53,7 @@ module attention #(
 
   for (genvar h = 0; h < HEADS; h++) begin : g_head
     for (genvar g = 0; g < GROUPS; g++) begin : g_group
-      requantise #(.ACC_W(24), .OUT_W(16), .BIAS(1'b0)) u_score (
+      requantise #(.ACC_W(24), .OUT_W(16), .BIAS(1'b0), .SPLIT(SPLIT)) u_score (
         .clk_i,
         .rst_ni,
         .valid_i,

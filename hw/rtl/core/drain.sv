@@ -19,6 +19,7 @@ module drain #(
   // Files of what the parameters and GELU's table hold at power-up (memory.sv); 0: no files.
   parameter int unsigned INIT_PARAMETERS = 0, // of the first requantiser; the next one's follow
   parameter int unsigned INIT_GELU       = 0,
+  parameter bit          SPLIT           = 1'b0, // see requantise.sv
   // Derived; not to be set.
   parameter int unsigned HEADS   = COLUMNS / HEAD_WIDTH,
   parameter int unsigned WORDS   = COLUMNS / 8,
@@ -67,7 +68,7 @@ module drain #(
 
   // ---- The pass and the slot of DRAIN columns that leaves. ----
   logic             mix_q, to_gelu_q, to_logits_q, busy_q, last_slot;
-  logic             take_q, last_q, last_taken_q, last_known_q;
+  logic             late_q, take_q, last_q, last_late_q, last_taken_q, last_known_q;
   logic [5:0]       shift_q;
   logic [SlotW-1:0] slot_q;
   logic [HeadW-1:0] head;
@@ -87,13 +88,16 @@ module drain #(
   end
 
   always_ff @(posedge clk_i) begin
-    if (!rst_ni) {busy_q, take_q, last_q, last_taken_q, last_known_q} <= '0;
-    else begin
+    if (!rst_ni) begin
+      {busy_q, late_q, take_q, last_q, last_late_q, last_taken_q, last_known_q} <= '0;
+    end else begin
       if (start_i) busy_q <= 1'b1;
       else if (last_slot) busy_q <= 1'b0;
-      take_q       <= busy_q;
+      late_q       <= busy_q;
+      take_q       <= late_q;
       last_q       <= busy_q & last_slot;
-      last_taken_q <= last_q;
+      last_late_q  <= last_q;
+      last_taken_q <= last_late_q;
       last_known_q <= last_taken_q;
     end
   end
@@ -112,7 +116,7 @@ module drain #(
   // A bank shows DRAIN columns at a time.
   localparam int unsigned BankSlots = 8 / DRAIN;
   logic [WORD_W-1:0]   bank;
-  logic [24*DRAIN-1:0] columns_q;
+  logic [24*DRAIN-1:0] columns_q, columns_late_q;
 
   if (WORDS > 1) begin : g_banks
     assign bank = WORD_W'(slot_q >> $clog2(BankSlots));
@@ -126,22 +130,25 @@ module drain #(
 
   always_ff @(posedge clk_i) begin
     if (busy_q) columns_q <= hold_i[24*DRAIN*bank +: 24*DRAIN];
+    if (late_q) columns_late_q <= columns_q;
   end
 
-  // ---- Parameters, read a clock ahead of their slot. ----
-  logic            step, step_mix;
-  logic [RowW-1:0] row_q;
-  logic [5:0]      own_shift_q;
-  logic [15:0]     reciprocal;
+  // ---- Parameters, read a clock ahead of their slot. They meet the columns a clock later. ----
+  logic             step, step_mix;
+  logic [RowW-1:0]  row_q;
+  logic [5:0]       own_shift_q;
+  logic [15:0]      reciprocal;
+  logic [HeadW-1:0] head_q; // a clock later
 
   assign step_mix   = start_i ? mix_i : mix_q;
   assign step       = (start_i | (busy_q & ~last_slot)) & ~step_mix;
-  assign reciprocal = reciprocal_i[16*head +: 16];
+  assign reciprocal = reciprocal_i[16*head_q +: 16];
 
   always_ff @(posedge clk_i) begin
     if (token_start_i) row_q <= '0;
     else if (step) row_q <= row_q + 1'b1;
-    if (busy_q) own_shift_q <= mix_q ? reciprocal_shift_i[6*head +: 6] : shift_q;
+    if (busy_q) head_q <= head;
+    if (late_q) own_shift_q <= mix_q ? reciprocal_shift_i[6*head_q +: 6] : shift_q;
   end
 
   // ---- The requantisers, and GELU. ----
@@ -155,7 +162,7 @@ module drain #(
     logic        outside;
 
     memory #(
-      .WIDTH(40), .DEPTH(ROWS), .OUTPUT(1'b0),
+      .WIDTH(40), .DEPTH(ROWS),
       .INIT((INIT_PARAMETERS == 0) ? 0 : INIT_PARAMETERS + d)
     ) u_parameters (
       .clk_i,
@@ -168,15 +175,15 @@ module drain #(
     );
 
     always_ff @(posedge clk_i) begin
-      if (busy_q) entry_q <= mix_q ? {24'd0, reciprocal} : entry;
+      if (late_q) entry_q <= mix_q ? {24'd0, reciprocal} : entry;
     end
 
-    requantise #(.ACC_W(24), .OUT_W(16), .BIAS(1'b1)) u_requantise (
+    requantise #(.ACC_W(24), .OUT_W(16), .BIAS(1'b1), .SPLIT(SPLIT)) u_requantise (
       .clk_i,
       .rst_ni,
       .valid_i     (take_q),
       .ready_o     (accepted[d]),
-      .acc_i       (columns_q[24*d +: 24]),
+      .acc_i       (columns_late_q[24*d +: 24]),
       .bias_i      (entry_q[39:16]),
       .multiplier_i(entry_q[15:0]),
       .shift_i     (own_shift_q),

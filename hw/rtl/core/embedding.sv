@@ -6,7 +6,7 @@ module embedding #(
   parameter int unsigned GROUPS = 1,
   parameter int unsigned BLOCK  = 64,
   parameter int unsigned VOCAB  = 97,
-  // Files of what the first group's tables hold at power-up (memory.sv); 0: no files.
+  // First files of what the tables hold for good, with a single group (memory.sv); 0: no files.
   parameter int unsigned INIT_TOKEN    = 0,
   parameter int unsigned INIT_POSITION = 0,
   // Derived; not to be set.
@@ -35,6 +35,8 @@ module embedding #(
   localparam int unsigned TokenW       = $clog2(TokenRows);
   localparam int unsigned PositionW    = $clog2(PositionRows);
 
+  localparam int unsigned Block        = 2048; // rows of a block of memory
+
   logic [TokenW-1:0] token_row;
   logic [1:0]        read_q;
   logic              sum_q;
@@ -42,11 +44,12 @@ module embedding #(
   assign token_row = TokenW'({token_i, beat_i});
 
   for (genvar g = 0; g < GROUPS; g++) begin : g_group
-    logic signed [7:0] token, position, token_q, position_q;
+    logic signed [7:0] token, position;
     logic signed [8:0] both_q;
 
-    memory #(
-      .WIDTH(8), .DEPTH(TokenRows), .INIT((INIT_TOKEN == 0) ? 0 : INIT_TOKEN + g)
+    deep_memory #(
+      .WIDTH(8), .DEPTH(TokenRows), .PART((INIT_TOKEN == 0) ? TokenRows : Block),
+      .INIT(INIT_TOKEN)
     ) u_token (
       .clk_i,
       .write_i     (load_token_i[g]),
@@ -57,8 +60,9 @@ module embedding #(
       .read_data_o (token)
     );
 
-    memory #(
-      .WIDTH(8), .DEPTH(PositionRows), .INIT((INIT_POSITION == 0) ? 0 : INIT_POSITION + g)
+    deep_memory #(
+      .WIDTH(8), .DEPTH(PositionRows), .PART((INIT_POSITION == 0) ? PositionRows : Block),
+      .INIT(INIT_POSITION)
     ) u_position (
       .clk_i,
       .write_i     (load_position_i[g]),
@@ -69,10 +73,8 @@ module embedding #(
       .read_data_o (position)
     );
 
-    // The table of tokens is many blocks, and what chooses among them lies there, far away.
     always_ff @(posedge clk_i) begin
-      if (read_q[1]) {token_q, position_q} <= {token, position};
-      if (sum_q) both_q <= 9'(token_q) + 9'(position_q);
+      if (sum_q) both_q <= 9'(token) + 9'(position);
     end
     assign value_o[16*g +: 16] = 16'(both_q) << shift_i;
   end

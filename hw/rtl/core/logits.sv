@@ -32,7 +32,7 @@ module logits #(
   logic [PartW-1:0]    part_q;
   logic [7:0]          index_q;
   logic [16*DRAIN-1:0] row;
-  logic                fetch, row_valid_q, step, move, last, done_q;
+  logic                fetch, fetch_q, row_valid_q, step, move, last, done_q;
 
   // The last row of the last pass is the last one written.
   assign complete_o = written_q == RowW'(ROWS);
@@ -55,9 +55,9 @@ module logits #(
   assign move  = row_valid_q & step;
   assign last  = index_q == 8'(VOCAB - 1);
   assign fetch = (read_row_q != written_q) & ~done_q & ~(move & last)
-                 & (~row_valid_q | (move & (part_q == PartW'(DRAIN - 1))));
+                 & ~fetch_q & (~row_valid_q | (move & (part_q == PartW'(DRAIN - 1))));
 
-  memory #(.WIDTH(16 * DRAIN), .DEPTH(ROWS), .OUTPUT(1'b0)) u_buffer (
+  memory #(.WIDTH(16 * DRAIN), .DEPTH(ROWS)) u_buffer (
     .clk_i,
     .write_i     (valid_i),
     .write_row_i (written_q[BufferW-1:0]),
@@ -70,6 +70,7 @@ module logits #(
   always_ff @(posedge clk_i) begin
     if (!rst_ni || start_i) begin
       read_row_q  <= '0;
+      fetch_q     <= 1'b0;
       row_valid_q <= 1'b0;
       part_q      <= '0;
       index_q     <= '0;
@@ -77,7 +78,8 @@ module logits #(
     end else begin
       if (move && last) done_q <= 1'b1;
       if (fetch) read_row_q <= read_row_q + 1'b1;
-      if (fetch) row_valid_q <= 1'b1;
+      fetch_q <= fetch;
+      if (fetch_q) row_valid_q <= 1'b1;
       else if (move && (last || part_q == PartW'(DRAIN - 1))) row_valid_q <= 1'b0;
       if (move) begin
         part_q  <= (part_q == PartW'(DRAIN - 1)) ? '0 : part_q + 1'b1;
@@ -89,7 +91,7 @@ module logits #(
   // ---- The one that leaves next: chosen a clock before it is compared, as memory is slow. ----
   logic signed [15:0] next_q;
   logic [7:0]         next_index_q;
-  logic               next_valid_q, next_last_q;
+  logic               next_valid_q, next_first_q, next_last_q;
 
   always_ff @(posedge clk_i) begin
     if (!rst_ni) {next_valid_q, logit_valid_o} <= '0;
@@ -100,6 +102,7 @@ module logits #(
     if (move) begin
       next_q       <= row[16*part_q +: 16];
       next_index_q <= index_q;
+      next_first_q <= index_q == '0;
       next_last_q  <= last;
     end
   end
@@ -108,7 +111,7 @@ module logits #(
   logic signed [15:0] most_q;
   logic               more;
 
-  assign more = (next_index_q == '0) | (next_q > most_q);
+  assign more = next_first_q | (next_q > most_q);
 
   always_ff @(posedge clk_i) begin
     if (step && next_valid_q) begin

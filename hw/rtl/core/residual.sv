@@ -16,6 +16,7 @@ module residual #(
   // Files of what the first group's parameters and the table hold at power-up (memory.sv); 0: none.
   parameter int unsigned INIT_PARAMETERS = 0,
   parameter int unsigned INIT_RSQRT      = 0,
+  parameter bit          SPLIT           = 1'b0, // see requantise.sv
   // Derived; not to be set.
   parameter int unsigned ROWS           = WIDTH / GROUPS,
   parameter int unsigned ROW_W          = $clog2(ROWS),
@@ -189,7 +190,7 @@ module residual #(
       if (soon[2]) whole_q <= sum + (open_q[1] ? 24'd0 : partial);
     end
 
-    requantise #(.ACC_W(24), .OUT_W(16), .BIAS(1'b1)) u_requantise (
+    requantise #(.ACC_W(24), .OUT_W(16), .BIAS(1'b1), .SPLIT(SPLIT)) u_requantise (
       .clk_i,
       .rst_ni,
       .valid_i     (done[3]),

@@ -15,7 +15,7 @@ module weights #(
   parameter int unsigned ROWS      = 1024,
   parameter int unsigned HEAD_ROWS = 256,
   parameter bit          ULTRA     = 1'b0,
-  parameter bit          INIT      = 1'b0, // files memory1000.hex and, of the head, memory1100.hex
+  parameter bit          INIT      = 1'b0, // files from 1000 on and, of the head, from 1100 on
   // Derived; not to be set.
   parameter int unsigned WIDTH      = 8 * WEIGHT_W * EIGHTS,
   parameter int unsigned ROW_W      = $clog2(ROWS),
@@ -39,37 +39,27 @@ module weights #(
   input  logic [HEAD_ROW_W-1:0] head_row_i,
   output logic [WIDTH-1:0]      head_o
 );
-  // Whatever chooses among blocks is next to them, and has a register there; one more gives the way
-  // to the lanes a clock of its own.
-  logic [WIDTH-1:0] weights, head;
-  logic [1:0]       read_q, read_head_q;
-
-  always_ff @(posedge clk_i) begin
-    read_q      <= {read_q[0], read_i};
-    read_head_q <= {read_head_q[0], read_head_i};
-    if (read_q[1]) weights_o <= weights;
-    if (read_head_q[1]) head_o <= head;
-  end
+  localparam int unsigned Block = 2048; // rows that a block of memory has when it is a byte wide
 
   if (INIT) begin : g_fixed
-    memory #(.WIDTH(WIDTH), .DEPTH(ROWS), .INIT(1000)) u_weights (
+    deep_memory #(.WIDTH(WIDTH), .DEPTH(ROWS), .PART(Block), .INIT(1000)) u_weights (
       .clk_i,
       .write_i     (1'b0),
       .write_row_i ('0),
       .write_data_i('0),
       .read_i,
       .read_row_i  (row_i),
-      .read_data_o (weights)
+      .read_data_o (weights_o)
     );
 
-    memory #(.WIDTH(WIDTH), .DEPTH(HEAD_ROWS), .INIT(1100)) u_head (
+    deep_memory #(.WIDTH(WIDTH), .DEPTH(HEAD_ROWS), .PART(Block), .INIT(1100)) u_head (
       .clk_i,
       .write_i     (1'b0),
       .write_row_i ('0),
       .write_data_i('0),
       .read_i      (read_head_i),
       .read_row_i  (head_row_i),
-      .read_data_o (head)
+      .read_data_o (head_o)
     );
 
     logic unused;
@@ -106,24 +96,24 @@ module weights #(
       assign steps[StepW*(e+1) +: StepW] = {bank_q, row_q, data_q};
       assign here                        = bank_q == 8'(e);
 
-      memory #(.WIDTH(WordW), .DEPTH(ROWS), .ULTRA(ULTRA)) u_weights (
+      deep_memory #(.WIDTH(WordW), .DEPTH(ROWS), .ULTRA(ULTRA)) u_weights (
         .clk_i,
         .write_i     (load_q & here),
         .write_row_i (row_q[ROW_W-1:0]),
         .write_data_i(data_q[WordW-1:0]),
         .read_i,
         .read_row_i  (row_i),
-        .read_data_o (weights[WordW*e +: WordW])
+        .read_data_o (weights_o[WordW*e +: WordW])
       );
 
-      memory #(.WIDTH(WordW), .DEPTH(HEAD_ROWS)) u_head (
+      deep_memory #(.WIDTH(WordW), .DEPTH(HEAD_ROWS)) u_head (
         .clk_i,
         .write_i     (load_head_q & here),
         .write_row_i (row_q[HEAD_ROW_W-1:0]),
         .write_data_i(data_q[WordW-1:0]),
         .read_i      (read_head_i),
         .read_row_i  (head_row_i),
-        .read_data_o (head[WordW*e +: WordW])
+        .read_data_o (head_o[WordW*e +: WordW])
       );
     end
 

@@ -30,7 +30,8 @@ from lib.silicon.units import row_items, score_items, table_text, unpacked
 from lib.silicon.verilate import Simulation, Unit
 
 Parameters = dict[str, int | str]
-SOURCES = sorted({*RTL.glob("*.sv"), *FP32.glob("*.sv")} - {RTL / "core.sv"})  # the core's are in test_core.py
+CORES = {RTL / "core.sv", RTL / "sparse_core.sv"}  # in test_core.py and test_sparse_core.py
+SOURCES = sorted({*RTL.glob("*.sv"), *FP32.glob("*.sv")} - CORES)
 INTEGER = (SOFTMAX, GELU_TABLE, GELU_PRINTED, REQUANTISE, NORM_STATISTICS)
 UNITS = {unit.top: unit for unit in (*INTEGER, SOFTMAX_FP32, GELU_FP32)}
 CODES: list[Parameters] = [

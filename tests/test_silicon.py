@@ -289,7 +289,7 @@ def test_a_damaged_file_is_refused(small: Calibrated, tmp_path: Path, data: st.D
 
 def test_a_model_of_another_checkpoint_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_json(model_file.INTEGER / "nano.json", "the card")["checkpoint"]["name"] == "nano"
-    with pytest.raises(BookError, match="ships no integer model 'giant'; it ships: nano, pocket"):
+    with pytest.raises(BookError, match="ships no integer model 'giant'; it ships: nano, .*pocket"):
         model_file.load_shipped("giant")
     monkeypatch.setattr(model_file, "sha256", lambda path: "of another file")
     with pytest.raises(BookError, match="of another checkpoint"):

@@ -48,7 +48,7 @@ class Approximate:
         calibrated, shape = self.calibrated, self.calibrated.model.shape
         r = self.embed(tokens)  # (B, T, C)
         for i, (layer, scales) in enumerate(zip(calibrated.model.layers, calibrated.layers)):
-            beside = sides(scales, calibrated.residual_scale, shape.width)
+            beside = sides(scales, NORM_SCALE, calibrated.residual_scale, shape.width)
             qkv = self.whole("activations", self.product(f"layers.{i}.qkv", self.norm(r), beside["qkv"], 8), 8)
             mix = self.attend(i, qkv)
             r = self.add(r, self.product(f"layers.{i}.out", mix, beside["out"], 16))

@@ -7,6 +7,9 @@ its mean, so that LayerNorm is a division by the root mean square. In the new ba
 vector gets the range of least squared error, weights are rounded, and every factor between two scales becomes a
 multiplication and a shift.
 
+A random basis and a mean taken off a row fill the zeros of a pruned model. ``keep_zeros`` does without: outliers then
+have room because the steps are half as fine, and the little that the matrices add to the mean stays in the stream.
+
     python -m lib.silicon.calibrate data/checkpoints/pocket.safetensors --out out/pocket.safetensors
 """
 
@@ -31,7 +34,7 @@ from tqdm import tqdm
 from lib.affine import SMALLEST_SCALE, Grid, asymmetric, symmetric
 from lib.checkpoint import load_model
 from lib.corpus import SOURCES, Corpus, load_stories
-from lib.deploy import DeployedGPT, deploy, linears, rotate
+from lib.deploy import DeployedGPT, deploy, fold_norms, linears, rotate
 from lib.errors import BookError, run_command
 from lib.evaluate import compare, score_corpus, torch_logits
 from lib.files import sha256
@@ -48,24 +51,28 @@ BATCH = 16
 BINS = 4096
 
 NORM_SCALE = 1 / golden.NORM_LEVELS  # a step of the normalised vector, everywhere
+LEVELS_WITH_OUTLIERS = golden.NORM_LEVELS // 2  # in the model's own basis: 127 lies at 9 standard deviations
 
 
 # ---- The same model, made ready. ----
 
 
 @torch.no_grad()
-def fold(model: GPT) -> DeployedGPT:
+def fold(model: GPT, keep_zeros: bool = False) -> DeployedGPT:
     """Return a model of the same logits, in a basis without outliers, whose LayerNorms have no gain and find no mean.
 
     The mean over the width is taken off whatever writes to the residual stream, instead of off the stream.
+    ``keep_zeros`` leaves the basis alone, and the blocks' matrices: their LayerNorms then still find a small mean.
     """
-    folded = rotate(deploy(model))
+    folded = fold_norms(deploy(model)) if keep_zeros else rotate(deploy(model))
     for block in folded.blocks:
         for writer in (block.attention.out, block.feed_forward.down):
-            writer.weight -= writer.weight.mean(dim=0)
             writer.bias -= writer.bias.mean()
+            if not keep_zeros:
+                writer.weight -= writer.weight.mean(dim=0)
         for reader in (block.attention.qkv, block.feed_forward.up):
-            reader.weight -= reader.weight.mean(dim=1, keepdim=True)
+            if not keep_zeros:
+                reader.weight -= reader.weight.mean(dim=1, keepdim=True)
     for table in (folded.token, folded.position, folded.unembed):
         table.weight -= table.weight.mean(dim=1, keepdim=True)
     return folded
@@ -216,12 +223,12 @@ class Sides:
     zero_out: int = 0
 
 
-def sides(scales: LayerScales, residual_scale: float, width: int) -> dict[str, Sides]:
+def sides(scales: LayerScales, norm_scale: float, residual_scale: float, width: int) -> dict[str, Sides]:
     """Return the sides of a layer's products, by their names in ``golden.Layer``."""
     return {
-        "qkv": Sides(NORM_SCALE, np.repeat([scales.q, scales.k, scales.v], width)),
+        "qkv": Sides(norm_scale, np.repeat([scales.q, scales.k, scales.v], width)),
         "out": Sides(scales.mix, residual_scale),
-        "up": Sides(NORM_SCALE, scales.up, zero_out=scales.up_zero),
+        "up": Sides(norm_scale, scales.up, zero_out=scales.up_zero),
         "down": Sides(scales.gelu, residual_scale, zero_in=scales.gelu_zero),
     }
 
@@ -231,6 +238,7 @@ class Rounder:
     """Makes integer products of Linears, and remembers the steps of their weights."""
 
     bits: int
+    norm_scale: float
     grams: dict[str, Tensor]
     weight_scales: dict[str, np.ndarray]
 
@@ -249,7 +257,7 @@ class Rounder:
         """Round one block."""
         octaves = scales.q * scales.k * math.log2(math.e) / block.attention.head_width**0.5
         (multiplier,), shift = golden.dyadic(np.array([octaves * 2**golden.FRACTION]))
-        named = sides(scales, residual_scale, block.attention.out.in_features)
+        named = sides(scales, self.norm_scale, residual_scale, block.attention.out.in_features)
         layers = {path.split(".")[-1]: linear for path, linear in linears(block).items()}
         return Layer(
             **{field: self.product(f"{name}.{field}", layers[field], named[field]) for field in named},
@@ -266,8 +274,12 @@ def activation_table(activation: Callable[[Tensor], Tensor], scales: LayerScales
     return (activation(x) / scales.gelu).round().add(scales.gelu_zero).clamp(-128, 127).to(torch.int8).numpy()
 
 
-def calibrate(model: GPT, tokens: np.ndarray, weight_bits: int = 8, progress: bool = False) -> Calibrated:
+def calibrate(
+    model: GPT, tokens: np.ndarray, weight_bits: int = 8, progress: bool = False, keep_zeros: bool = False
+) -> Calibrated:
     """Make an integer model of ``model``, calibrated on tokens, int64 (N, block), of training text.
+
+    keep_zeros: a weight of the blocks that is zero stays zero, for a core that skips them.
 
     Raises BookError for tokens that do not fit the model, and, from ``golden.check``, for a model that could overflow.
     """
@@ -277,15 +289,18 @@ def calibrate(model: GPT, tokens: np.ndarray, weight_bits: int = 8, progress: bo
     c = model.config
     if c.block > golden.POSITIONS:
         raise BookError(f"the block is {c.block}, and {golden.POSITIONS} positions are the most; train a shorter one")
-    folded = fold(model)
+    if keep_zeros and weight_bits < 8:
+        raise BookError(f"GPTQ, which rounds weights of {weight_bits} bits, fills zeros; keep them with 8 bits only")
+    folded = fold(model, keep_zeros)
+    levels = LEVELS_WITH_OUTLIERS if keep_zeros else golden.NORM_LEVELS
     found = observe(folded, tokens, progress)
     tables = [table.weight.detach().double().numpy() for table in (folded.token, folded.position)]
     wanted = HEADROOM * found.residual / (2**15 - 1)  # the finest step of the residual that gives the headroom
     embed_scale = max(max(np.abs(table).max() for table in tables) / 127, wanted)
     embed_shift = min(math.floor(math.log2(embed_scale / wanted)), 7)  # 2 * 127 << 7 still fits 16 bits
     residual_scale, logits_scale = embed_scale / 2**embed_shift, HEADROOM * found.logits / (2**15 - 1)
-    rounder = Rounder(weight_bits, found.grams, {})
-    rsqrt, rsqrt_shift = golden.rsqrt_table(c.n_embd)
+    rounder = Rounder(weight_bits, 1 / levels, found.grams, {})
+    rsqrt, rsqrt_shift = golden.rsqrt_table(c.n_embd, levels)
     integer = IntegerModel(
         Shape(c.n_layer, c.n_embd, c.n_head, c.block, c.vocab, weight_bits),
         *(np.rint(table / embed_scale).astype(np.int8) for table in tables),
@@ -294,7 +309,7 @@ def calibrate(model: GPT, tokens: np.ndarray, weight_bits: int = 8, progress: bo
             rounder.layer(f"layers.{i}", block, scales, residual_scale)
             for i, (block, scales) in enumerate(zip(folded.blocks, found.layers))
         ),
-        rounder.product("head", folded.unembed, Sides(NORM_SCALE, logits_scale)),
+        rounder.product("head", folded.unembed, Sides(rounder.norm_scale, logits_scale)),
         max(1, round(folded.norm.eps * c.n_embd / residual_scale**2)),
         rsqrt,
         rsqrt_shift,
@@ -323,7 +338,7 @@ def scores(model: GPT, calibrated: Calibrated, corpus: Corpus, characters: int) 
 
 
 def make(
-    checkpoint: Path, weight_bits: int, corpus: Corpus, characters: int = 25_600
+    checkpoint: Path, weight_bits: int, corpus: Corpus, characters: int = 25_600, keep_zeros: bool = False
 ) -> tuple[Calibrated, dict[str, Any]]:
     """Return the integer model of a checkpoint file, and its card with the scores on so many characters.
 
@@ -331,10 +346,11 @@ def make(
     """
     model = load_model(checkpoint)
     tokens = calibration_windows(corpus, max(1, CHARACTERS // model.config.block), model.config.block)
-    calibrated = calibrate(model, tokens, weight_bits, progress=True)
+    calibrated = calibrate(model, tokens, weight_bits, progress=True, keep_zeros=keep_zeros)
     card = {
         "checkpoint": {"name": checkpoint.stem, "sha256": sha256(checkpoint)},
         "model": dataclasses.asdict(calibrated.model.shape),
+        **({"zeros": "kept"} if keep_zeros else {}),
         "calibration": {
             "corpus": corpus.name,
             "source": corpus.source,
@@ -356,12 +372,14 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write, with a .json card")
     parser.add_argument("--weight-bits", type=int, default=8, help="bits of a weight, 4 to 8; GPTQ rounds below 8")
+    parser.add_argument("--keep-zeros", action="store_true", help="of a pruned model, for the core that skips them")
     parser.add_argument("--characters", type=int, default=25_600, help="validation characters to score at the end")
     parser.add_argument("--source", choices=SOURCES, default="auto", help="where the text comes from")
     given = parser.parse_args()
     if given.out.suffix != ".safetensors":
         raise BookError(f"--out is {given.out}; name a file that ends in .safetensors")
-    calibrated, card = make(given.checkpoint, given.weight_bits, load_stories(given.source), given.characters)
+    corpus = load_stories(given.source)
+    calibrated, card = make(given.checkpoint, given.weight_bits, corpus, given.characters, given.keep_zeros)
     save(given.out, calibrated, card)
     found = card["scores"]
     print(

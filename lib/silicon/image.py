@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Sequence
 
 import numpy as np
 
@@ -107,28 +108,44 @@ def image(model: IntegerModel, layout: Layout) -> Image:
     check(model)
     if model.shape != layout.shape:
         raise BookError(f"the core is laid out for {layout.shape}, the model has {model.shape}; lay it out anew")
-    parts = [
-        _banked(Memory.WEIGHTS, _words(_passes(model, layout), model.shape.weight_bits)),
-        _banked(Memory.HEAD_WEIGHTS, _words(_head_passes(model, layout), model.shape.weight_bits)),
-        _banked(Memory.DRAIN_PARAMETERS, _drained(model, layout)),
-        _banked(Memory.TREE_PARAMETERS, _summed(model, layout)),
-        _banked(Memory.GELU, _bits(np.concatenate([layer.gelu for layer in model.layers]), 8)[:, None]),
-        _banked(Memory.TOKEN, _table(model.token, layout)),
-        _banked(Memory.POSITION, _table(model.position, layout)),
-        _banked(Memory.RSQRT, _bits(model.rsqrt, 16)[:, None]),
-        _banked(Memory.SETTINGS, _settings(model)[:, None]),
+    return joined(
+        [
+            banked(Memory.WEIGHTS, _words(_passes(model, layout), model.shape.weight_bits)),
+            banked(Memory.HEAD_WEIGHTS, _words(_head_passes(model, layout), model.shape.weight_bits)),
+            banked(Memory.DRAIN_PARAMETERS, _drained(model, layout)),
+            *beside_the_lanes(model, layout),
+        ]
+    )
+
+
+Part = tuple[np.ndarray, np.ndarray]  # addresses and data, as in an Image
+
+
+def beside_the_lanes(model: IntegerModel, layout: Layout) -> list[Part]:
+    """Return what is in no lane: the stream's memories, in as many banks as ``layout`` has groups, and all tables."""
+    return [
+        banked(Memory.TREE_PARAMETERS, _summed(model, layout)),
+        banked(Memory.GELU, bits(np.concatenate([layer.gelu for layer in model.layers]), 8)[:, None]),
+        banked(Memory.TOKEN, _table(model.token, layout)),
+        banked(Memory.POSITION, _table(model.position, layout)),
+        banked(Memory.RSQRT, bits(model.rsqrt, 16)[:, None]),
+        banked(Memory.SETTINGS, _settings(model)[:, None]),
     ]
+
+
+def joined(parts: Sequence[Part]) -> Image:
+    """Make one image of parts."""
     return Image(*(np.concatenate(part) for part in zip(*parts)))
 
 
-def _banked(memory: Memory, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def banked(memory: Memory, data: np.ndarray) -> Part:
     """Address words, uint64 (rows, banks)."""
     rows, banks = data.shape
     row, bank = np.mgrid[:rows, :banks].astype(np.uint32)
     return (np.uint32(memory << 28) | bank << np.uint32(20) | row).ravel(), data.ravel()
 
 
-def _bits(values: np.ndarray, width: int) -> np.ndarray:
+def bits(values: np.ndarray, width: int) -> np.ndarray:
     """Cut signed integers to so many bits, in two's complement: uint64 of the same shape."""
     return values.astype(np.int64).view(np.uint64) & np.uint64((1 << width) - 1)
 
@@ -172,16 +189,16 @@ def _head_passes(model: IntegerModel, layout: Layout) -> np.ndarray:
 
 def _words(weights: np.ndarray, width: int) -> np.ndarray:
     """Put eight lanes' weights into a word, the lowest lane lowest: (rows, G, R) to uint64 (rows, G R / 8)."""
-    lanes = _bits(weights, width).reshape(len(weights), -1, 8)
+    lanes = bits(weights, width).reshape(len(weights), -1, 8)
     return (lanes << (np.arange(8, dtype=np.uint64) * np.uint64(width))).sum(axis=2, dtype=np.uint64)
 
 
 # ---- Everything else. ----
 
 
-def _entries(product: Product) -> np.ndarray:
+def entries(product: Product) -> np.ndarray:
     """Bias, 24 bits, above multiplier, 16 bits, of each output: uint64 (O,)."""
-    return _bits(product.bias, 24) << np.uint64(16) | product.multiplier.astype(np.uint64)
+    return bits(product.bias, 24) << np.uint64(16) | product.multiplier.astype(np.uint64)
 
 
 def _drained(model: IntegerModel, layout: Layout) -> np.ndarray:
@@ -189,22 +206,22 @@ def _drained(model: IntegerModel, layout: Layout) -> np.ndarray:
     C, R = model.shape.width, layout.columns
     found: list[np.ndarray] = []
     for layer in model.layers:
-        qkv = _entries(layer.qkv)
+        qkv = entries(layer.qkv)
         found += [qkv[part + chunk : part + chunk + R] for chunk in range(0, C, R) for part in (0, C, 2 * C)]
-        found.append(_entries(layer.up))
-    found.append(np.pad(_entries(model.head), (0, layout.slices * R - model.shape.vocab)))
+        found.append(entries(layer.up))
+    found.append(np.pad(entries(model.head), (0, layout.slices * R - model.shape.vocab)))
     return np.concatenate(found).reshape(-1, layout.drain)
 
 
 def _summed(model: IntegerModel, layout: Layout) -> np.ndarray:
     """Parameters of the second dataflow's outputs as they leave, uint64 (2 N B, G)."""
-    found = [_entries(product) for layer in model.layers for product in (layer.out, layer.down)]
+    found = [entries(product) for layer in model.layers for product in (layer.out, layer.down)]
     return np.concatenate(found).reshape(-1, layout.groups)
 
 
 def _table(table: np.ndarray, layout: Layout) -> np.ndarray:
     """Embeddings int8 (rows, C): uint64 (words, G), each row padded to a power of two of words."""
-    spread = _bits(table, 8).reshape(len(table), layout.beats, layout.groups)
+    spread = bits(table, 8).reshape(len(table), layout.beats, layout.groups)
     padding = (1 << (layout.beats - 1).bit_length()) - layout.beats
     return np.pad(spread, ((0, 0), (0, padding), (0, 0))).reshape(-1, layout.groups)
 

@@ -1,4 +1,4 @@
-"""The core of ``hw/rtl/core.sv`` as a Python object: Verilator makes a library of it, and one call runs many tokens.
+"""The cores of ``hw/rtl`` as Python objects: Verilator makes a library of one, and one call runs many tokens.
 
 A model is loaded through the core's own port. Libraries are cached by their sources and parameters, so that models of
 one shape share one. A token costs its clocks, some millions of which pass in a second.
@@ -15,16 +15,18 @@ from typing import Sequence
 import numpy as np
 
 from lib.errors import BookError
+from lib.silicon import sparse
 from lib.silicon.golden import IntegerModel
-from lib.silicon.image import Layout, image
-from lib.silicon.units import CORE
+from lib.silicon.image import Image, Layout, image
+from lib.silicon.sparse import SparseLayout
+from lib.silicon.units import CORE, SPARSE_CORE
 from lib.silicon.verilate import library
 
 HARNESS = Path(__file__).with_name("core.cpp")
 PHASES = ("idle", "fetch", "embed", "query", "key", "score", "value", "mix", "out", "up", "down", "head", "wait")
 # The first head's softmax unit, for a waveform.
 SOFTMAX_PORTS = ("valid_i", "score_i", "last_i", "valid_o", "ready_i", "value_o", "sum_o", "last_o")
-SOFTMAX_PATH = "core__DOT__u_attention__DOT__g_head__BRA__0__KET____DOT__u_softmax__DOT__"
+SOFTMAX_PATH = "__DOT__u_attention__DOT__g_head__BRA__0__KET____DOT__u_softmax__DOT__"
 
 
 class _Step(ctypes.Structure):
@@ -66,10 +68,13 @@ class Core:
         optimise: str = "-O2",
         cover: bool = False,
     ) -> None:
-        self.layout = Layout(model.shape, lanes, drain)
-        words = image(model, self.layout)
+        layout = Layout(model.shape, lanes, drain)
+        self._start(layout, image(model, layout), seed, probe, optimise, cover)
+
+    def _start(self, layout: Layout, words: Image, seed: int, probe: bool, optimise: str, cover: bool) -> None:
+        self.layout = layout
         self._probes = SOFTMAX_PORTS if probe else ()
-        library = build(self.layout, self._probes, optimise, cover)
+        library = build(layout, self._probes, optimise, cover)
         self._library = ctypes.CDLL(os.fspath(library))
         self._library.core_new.restype = ctypes.c_void_p
         self._library.core_run.restype = ctypes.c_size_t
@@ -166,17 +171,39 @@ class Core:
         return run, finished
 
 
+class SparseCore(Core):
+    """The core that skips zeros, ``hw/rtl/sparse_core.sv``, with a model in it; otherwise a ``Core``.
+
+    Its memories are as large as the model needs, ``layout`` says how large. Raises BookError as ``Core`` does.
+    """
+
+    layout: SparseLayout
+
+    def __init__(
+        self,
+        model: IntegerModel,
+        lanes: int,
+        seed: int = 1,
+        probe: bool = False,
+        optimise: str = "-O2",
+        cover: bool = False,
+    ) -> None:
+        layout = SparseLayout.of(model, lanes)
+        self._start(layout, sparse.image(model, layout), seed, probe, optimise, cover)
+
+
 def build(layout: Layout, probes: Sequence[str] = (), optimise: str = "-O2", cover: bool = False) -> Path:
-    """Return the library of a core, built unless the cache has it.
+    """Return the library of a core, a sparse one of a sparse layout, built unless the cache has it.
 
     probes: ports of softmax.sv to be looked at; cover: count how often every line and toggle was reached.
     """
+    unit = SPARSE_CORE if isinstance(layout, SparseLayout) else CORE
     visible = "".join(f'public_flat_rd -module "softmax" -var "{port}"\n' for port in probes)
     macros = [f"-DVOCAB={layout.shape.vocab}"]
     if probes:
-        macros.append("-DPROBES=" + " ".join(f"X({SOFTMAX_PATH}{port})" for port in probes))
+        macros.append("-DPROBES=" + " ".join(f"X({unit.top}{SOFTMAX_PATH}{port})" for port in probes))
     settings = f"`verilator_config\n{visible}" if probes else ""
-    return library(CORE, layout.parameters(), HARNESS, lambda header: macros, settings, optimise, cover)
+    return library(unit, layout.parameters(), HARNESS, lambda header: macros, settings, optimise, cover)
 
 
 def _pointer(array: np.ndarray) -> ctypes.c_void_p:

@@ -41,6 +41,17 @@ CORE = Unit(
     (),
     (),
 )
+# What the sparse core shares with the dense one, beside those units.
+SHARED = ("adder_tree", "attention", "deep_memory", "drain", "embedding", "logits", "memory", "residual")
+SPARSE_CORE = Unit(
+    "sparse_core",
+    (
+        *(RTL / "sparse_core.sv", *sorted((RTL / "sparse").glob("*.sv"))),
+        *(*(RTL / "core" / f"{name}.sv" for name in SHARED), *(RTL / f"{name}.sv" for name in CORE_UNITS)),
+    ),
+    (),
+    (),
+)
 
 
 def row_items(rows: Sequence[np.ndarray]) -> np.ndarray:

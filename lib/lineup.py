@@ -174,14 +174,13 @@ def entries(records: Records) -> Iterator[Entry]:
         )
     for lanes, _ in records.matching(r"silicon\.nano\.ecp5\.lanes(\d+)\.tokens_per_s"):
         stem = f"silicon.nano.ecp5.lanes{lanes}"
-        model = "silicon.nano.board" if lanes == "64" else f"silicon.nano.board.lanes{lanes}"
         yield Entry(
             f"ecp5_lanes{lanes}",
             f"{lanes} lanes, placed and routed",
             BOARD,
             f"{records.figures[f'{stem}.weight_bits'].value:.0f}",  # eight do not fit the device
             f"{stem}.tokens_per_s",
-            f"{model}.{{text}}.ppl_increase_pct",
+            "silicon.nano.board.{text}.ppl_increase_pct",
             resources=tuple((kind, f"{stem}.{kind.lower()}") for kind in ("COMB", "FF", "MULT", "EBR")),
             model="nano",
         )

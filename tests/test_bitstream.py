@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
 from lib.errors import BookError
-from lib.silicon.bitstream import Contents, Design, blocks, contents, noise, route, swap
+from lib.silicon import study
+from lib.silicon.__main__ import main as silicon_main
+from lib.silicon.bitstream import BLOCKS, Contents, Design, blocks, budget, contents, noise, route, swap
 from lib.silicon.board import SimulatedBoard
 from lib.silicon.golden import Golden, Shape, random_model
 from lib.silicon.host import Board, Link
 from lib.silicon.image import Layout
+from lib.silicon.model_file import INTEGER
 from lib.silicon.units import RTL
 
 SHAPE = Shape(layers=2, width=32, heads=2, block=8, vocab=40, weight_bits=6)
@@ -59,3 +64,34 @@ def test_a_routed_design_takes_another_model(tmp_path: Path) -> None:
     assert routed.cells["DP16KD"] == blocks(144, 1536) + blocks(144, 100) == 16
     with pytest.raises(BookError, match="does not fit the routed core's memories"):
         swap(routed, {1000: second[1000]})
+
+
+def test_the_committed_board_is_of_these_sources_and_fits() -> None:
+    made = study.load("routed")["boards"]["64"]  # refuses other sources
+    assert made["cells"]["DP16KD"] == sum(budget(study.BOARDS[0].layout).values()) == sum(made["ebr"].values()) < BLOCKS
+    assert len(made["fmax_mhz"]) >= 3 and made["fmax_mhz"][str(made["best"])] == max(made["fmax_mhz"].values())
+    assert made["swap"]["equal"] and made["swap"]["seconds"] < 30
+    assert len(made["clocks"]) == 64 and sum(made["clocks"]) / 64 < 1e8 / 14_000
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("nano", "the model needs 233 EBR with 64 lanes, 25 more than the part has"),
+        ("pocket", r"the model needs \d+ EBR with 64 lanes"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_told_by_how_much(
+    model: str, said: str, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    path = INTEGER / f"{model}.safetensors"
+    code, out, err = command(silicon_main, "build", path, "--out", tmp_path)
+    assert (code, out) == (2, "") and re.match(f"error: {said}", err)
+
+
+def test_a_file_that_holds_no_model_is_one_sentence(
+    tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    (tmp_path / "no.safetensors").write_bytes(b"no")
+    code, out, err = command(silicon_main, "build", tmp_path / "no.safetensors", "--out", tmp_path)
+    assert (code, out) == (2, "") and err.startswith("error: ") and err.count("\n") == 1

@@ -110,6 +110,18 @@ PROMISED = {
     *(f"silicon.pocket.xcup.lanes64.{kind}" for kind in ("lut", "ff", "dsp", "bram", "uram")),
     *(f"silicon.nano.ecp5_synth.lanes64.{kind}" for kind in ("lut4", "ff", "mult", "ebr")),
     *(f"ladder.{rung}.{figure}" for rung in ("integer", "rtl") for figure in ("agreement", "ppl_increase_pct")),
+    *(
+        f"silicon.nano.ecp5.lanes64.{figure}"
+        for figure in ("fmax_mhz", "tokens_per_s", "ebr", "mult", "comb", "ff")
+    ),
+    "silicon.nano.board.stories.ppl_increase_pct",
+    *(
+        f"silicon.sparse.{kind}.{figure}"
+        for kind in ("unstructured", "lane_balanced")
+        for figure in ("matrix_speedup", "token_speedup", "area_ratio", "ppl_increase_pct", "mismatches")
+    ),
+    *(f"silicon.uart.{figure}" for figure in ("frames", "corrupted", "recovered", "wrong")),
+    "silicon.swap.seconds",
     "silicon.bit_exact.tokens",
     "silicon.bit_exact.mismatches",
     "silicon.coverage",

@@ -238,7 +238,7 @@ def compare_all() -> None:
 
 
 def collect() -> None:
-    """Write ``_build/results.json``: every figure of every chapter, by name, and those of the last survey of the pages."""
+    """Write ``_build/results.json``: every figure of every chapter, by name, and the last survey's of the pages."""
     figures: dict[str, dict[str, Any]] = {}
     if RESULTS.exists():
         figures = {n: f for n, f in read_json(RESULTS, "the collected results").items() if f["chapter"] == PAGES}

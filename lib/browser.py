@@ -34,7 +34,7 @@ def find_chromium() -> str:
     for name in BROWSERS:
         if path := shutil.which(name):
             return path
-    raise BookError(f"no Chromium is on PATH ({', '.join(BROWSERS)}); install it, on Debian by apt-get install chromium")
+    raise BookError(f"no Chromium is on PATH ({', '.join(BROWSERS)}); on Debian: apt-get install chromium")
 
 
 def rendered_pages(folder: Path) -> list[str]:

@@ -71,7 +71,7 @@ def prose(tree: nodes.document) -> Iterator[nodes.Text]:
 
 @cache
 def pattern_of(terms: tuple[str, ...]) -> str:
-    """Match any of the terms as a whole word, its plural too; long ones first, and a term in capitals only so written."""
+    """Match any of the terms as a whole word, its plural too; long ones first, one with capitals only so written."""
     ordered = sorted(terms, key=len, reverse=True)
     either = [re.escape(term) if term != term.lower() else f"(?i:{re.escape(term)})" for term in ordered]
     return rf"(?<![\w-])({'|'.join(either)})(?=s?(?![\w-]))"

@@ -1,4 +1,4 @@
-"""The results at a glance in the README, taken from the committed expectations: ``python -m lib.glance`` writes them anew.
+"""The README's results at a glance, from the committed expectations: ``python -m lib.glance`` writes them anew.
 
 What ``make book`` compares its figures with is what the README says, and a test fails when it does not.
 """

@@ -49,7 +49,8 @@ FACTS = """() => ({
 STICKS_OUT = """() => {
   const width = document.documentElement.clientWidth;
   if (document.documentElement.scrollWidth <= width) return [];
-  const contained = e => e && (/auto|scroll|hidden|clip/.test(getComputedStyle(e).overflowX) || contained(e.parentElement));
+  const cuts = e => /auto|scroll|hidden|clip/.test(getComputedStyle(e).overflowX);
+  const contained = e => e && (cuts(e) || contained(e.parentElement));
   const out = [...document.body.querySelectorAll("*")].filter(
     e => e.getBoundingClientRect().right > width + 1 && !contained(e.parentElement));
   const inner = out.filter(e => !out.some(o => o !== e && e.contains(o)));
@@ -60,10 +61,10 @@ SCROLLS_BY_KEYBOARD = """() =>
   [...document.querySelectorAll("[tabindex='-1']")].every(e => e.scrollWidth <= e.clientWidth)"""
 
 RUN_AXE = """async options =>
-  (await axe.run({exclude: [["[data-known]"]]}, {...options, preload: false, resultTypes: ["violations"]})).violations"""
+  (await axe.run({exclude: [["[data-known]"]]}, {...options, preload: false})).violations"""
 
 # Contrast takes most of the time, and most of what is judged looks like something judged before: words of code of a few
-# colours, rows of tables. Cells, rows and lines of results that show nothing new are left out; all pages have one style sheet.
+# colours, rows of tables. What shows nothing new is left out; all pages have one style sheet.
 LEAVE_OUT_KNOWN = """known => {
   const seen = new Set(known);
   const look = e => [e.localName, e.className, e.getAttribute("style"), e.parentElement.className].join(" ");
@@ -243,7 +244,7 @@ def survey_and_record() -> Survey:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m lib.pages", description="Look at every rendered page in a browser.")
+    parser = argparse.ArgumentParser(prog="python -m lib.pages", description="Look at every page in a browser.")
     parser.add_argument("folder", nargs="?", type=Path, default=HTML, help="a rendered book, by default this one")
     folder = parser.parse_args().folder
     seen = survey_and_record() if folder.resolve() == HTML else survey(folder)

@@ -190,7 +190,7 @@ class Expectation:
         return not self.vnni or has_vnni()
 
     def applies_to(self, actual: Result) -> bool:
-        """Whether anything of ``actual`` is checked: its value on the same text, or a bound, and not an INT8 figure elsewhere."""
+        """Whether anything of ``actual`` is checked here: a bound, or its value, on the same text."""
         bounded = self.min is not None or self.max is not None
         same_text = self.value is not None and self.text == actual.text
         return self.kind != "informational" and self.holds_here and (bounded or same_text)

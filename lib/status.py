@@ -43,7 +43,8 @@ class Run:
         """The line at the head of the chapter's page, as HTML."""
         return (
             f'<p class="page-head">About {self.reading_minutes} min to read. Last run {self.ended:%Y-%m-%d}: '
-            f'{self.seconds:,.0f} s, {self.profile} profile, {self.corpus} corpus (<a href="status.html">status</a>).</p>'
+            f'{self.seconds:,.0f} s, {self.profile} profile, {self.corpus} corpus '
+            '(<a href="status.html">status</a>).</p>'
         )
 
     @property
@@ -94,7 +95,7 @@ def title_of(notebook: dict[str, Any]) -> str:
 
 
 def reading_minutes(notebook: dict[str, Any]) -> int:
-    """Estimate reading: 200 words of prose a minute, 12 seconds a figure or table; at least a minute. Code counts nothing."""
+    """Estimate reading: 200 words of prose a minute, 12 seconds a figure or table, at least a minute; no code."""
     prose = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
     words = sum(len(re.findall(r"\w[\w'’.-]*", text)) for text in prose)
     figures = sum(len(re.findall(r"\{(?:image|figure)\}|^\|[ :|-]+\|$", text, re.MULTILINE)) for text in prose)

@@ -49,7 +49,8 @@ def app(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def test_a_term_is_linked_where_prose_first_uses_it(app: SimpleNamespace) -> None:
     tree = new_document("", get_default_settings())
     tree += nodes.title("", "Logits and MACs")
-    tree += paragraph(nodes.literal("", "logit"), nodes.Text(" A block of MACs, mac; "), nodes.Text("logits of the KV cache. "))
+    block, logits = nodes.Text(" A block of MACs, mac; "), nodes.Text("logits of the KV cache. ")
+    tree += paragraph(nodes.literal("", "logit"), block, logits)
     tree += paragraph(nodes.Text("A logit and a MAC again."))
     before = tree.astext()
     extension.link_first_uses(app, tree, "chapters/01_model")
@@ -69,7 +70,7 @@ def test_a_term_is_linked_where_prose_first_uses_it(app: SimpleNamespace) -> Non
 def test_a_page_gets_its_head_and_loses_what_screen_readers_stumble_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extension, "runs", lambda: {"chapters/01_model": SimpleNamespace(head="<p>its run</p>")})
     body = '<h1>Title</h1><th class="head"><p></p></th><div role="doc-biblioentry">'
-    scripts = [SimpleNamespace(filename="sphinx-thebe.js", attributes={}), SimpleNamespace(filename="a.js", attributes={})]
+    scripts = [SimpleNamespace(filename=name, attributes={}) for name in ("sphinx-thebe.js", "a.js")]
     context = {"body": body, "script_files": scripts}
     extension.finish_page(None, "chapters/01_model", "page.html", context, None)
     assert context["body"] == '<h1>Title</h1>\n<p>its run</p><td></td><div role="listitem">'

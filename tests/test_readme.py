@@ -34,7 +34,8 @@ def test_a_figure_that_nothing_expects_is_named(tmp_path: Path) -> None:
 
 
 def test_targets_and_modules_named_exist() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)) | {"chapter-NN", "chapter-02"}
+    makefile = (ROOT / "Makefile").read_text()
+    targets = {*re.findall(r"^([a-z-]+):", makefile, re.MULTILINE), "chapter-NN", "chapter-02"}
     named = set(re.findall(r"(?:^|`|&& )make ([a-z]+(?:-[0-9N]+)?)", README, re.MULTILINE))
     assert len(named) > 8 and named <= targets
     for module in set(re.findall(r"python -m (lib[\w.]*)", README)):
@@ -43,6 +44,7 @@ def test_targets_and_modules_named_exist() -> None:
 
 
 def test_every_chapter_is_on_the_map_and_the_citation_names_this_repository() -> None:
-    assert [p.name for p in sorted((ROOT / "chapters").glob("[01]*.ipynb")) if f"(chapters/{p.name})" not in README] == []
+    chapters = sorted(path.name for path in (ROOT / "chapters").glob("[01]*.ipynb"))
+    assert [name for name in chapters if f"(chapters/{name})" not in README] == []
     citation = (ROOT / "CITATION.cff").read_text()
     assert f"repository-code: {book.repository()}\n" in citation and f"title: {book.title()}\n" in citation

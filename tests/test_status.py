@@ -15,7 +15,8 @@ from tests.test_book import build, write_notebook  # noqa: F401  (a fixture)
 
 def test_a_run_is_read_from_the_notebook_that_ran(build: Path) -> None:  # noqa: F811
     book.SETTINGS.write_text(json.dumps({"corpus": "builtin", "profile": "quick", "source": "auto"}))
-    source = write_notebook(build / "01_model.ipynb", 'from lib.results import record\nrecord("a.b", 2, "", "measured");')
+    code = 'from lib.results import record\nrecord("a.b", 2, "", "measured");'
+    source = write_notebook(build / "01_model.ipynb", code)
     notebook = nbformat.read(source, as_version=4)
     notebook.cells.insert(0, nbformat.v4.new_markdown_cell("# 1. A title\n\n" + "word " * 396))
     nbformat.write(notebook, source)

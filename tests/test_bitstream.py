@@ -55,7 +55,8 @@ endmodule
 def test_a_routed_design_takes_another_model(tmp_path: Path) -> None:
     """Contents exchanged in the routed design are those of a design that was routed with them."""
     (tmp_path / "small.sv").write_text(SMALL)
-    design = Design("small", (tmp_path / "small.sv", RTL / "core" / "weights.sv", RTL / "core" / "memory.sv"), {})
+    parts = (RTL / "core" / f"{name}.sv" for name in ("weights", "deep_memory", "memory"))
+    design = Design("small", (tmp_path / "small.sv", *parts), {})
     first, second = (
         noise({1000: Contents(144, (seed,) * 1536), 1100: Contents(144, (seed,) * 100)}, seed) for seed in (1, 2)
     )

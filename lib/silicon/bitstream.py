@@ -306,7 +306,7 @@ def _netlist(design: Design, held: Mapping[int, Contents]) -> Path:
 def swap(routed: Routed, new: Mapping[int, Contents]) -> str:
     """Return the configuration of a routed design with other contents in its memories.
 
-    Equal, but for tiles named twice, to what ``route`` gives with these contents. Raises BookError for contents of
+    Equal to the configuration that ``route`` gives with these contents. Raises BookError for contents of
     another geometry.
     """
     geometry = {number: (memory.width, len(memory.rows)) for number, memory in routed.contents.items()}

@@ -11,7 +11,7 @@ import pytest
 from lib.errors import BookError
 from lib.silicon import study
 from lib.silicon.__main__ import main as silicon_main
-from lib.silicon.bitstream import BLOCKS, Contents, Design, blocks, budget, contents, noise, route, swap
+from lib.silicon.bitstream import BLOCKS, CLOCK_MHZ, Contents, Design, blocks, budget, contents, noise, route, swap
 from lib.silicon.board import SimulatedBoard
 from lib.silicon.golden import Golden, Shape, random_model
 from lib.silicon.host import Board, Link
@@ -70,9 +70,10 @@ def test_a_routed_design_takes_another_model(tmp_path: Path) -> None:
 def test_the_committed_board_is_of_these_sources_and_fits() -> None:
     made = study.load("routed")["boards"]["64"]  # refuses other sources
     assert made["cells"]["DP16KD"] == sum(budget(study.BOARDS[0].layout).values()) == sum(made["ebr"].values()) < BLOCKS
-    assert len(made["fmax_mhz"]) >= 3 and made["fmax_mhz"][str(made["best"])] == max(made["fmax_mhz"].values())
+    best = made["fmax_mhz"][str(made["best"])]
+    assert best == max(made["fmax_mhz"].values()) > CLOCK_MHZ
     assert made["swap"]["equal"] and made["swap"]["seconds"] < 30
-    assert len(made["clocks"]) == 64 and sum(made["clocks"]) / 64 < 1e8 / 14_000
+    assert len(made["clocks"]) == 64 and sum(made["clocks"]) / 64 < 7_100
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class Board:
         return Layout(shape, self.lanes, self.drain)
 
 
-BOARDS = (Board(64, 6, 2, (2, 3, 4), "nano_w6"),)
+BOARDS = (Board(64, 6, 2, (2,), "nano_w6"),)
 
 
 def sources_hash(sources: Sequence[Path] = CORE.sources) -> str:

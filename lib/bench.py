@@ -207,8 +207,11 @@ def torch_contender(model: GPT, name: str = "torch") -> Contender:
     return Contender(name, model.config.block, start, feed)
 
 
-def model_contender(model: GPT | OnnxStep, name: str = "torch_kv") -> Contender:
-    """Whatever steps as a model does, one token against a KV cache: PyTorch, or a graph in its place."""
+def model_contender(model: GPT | OnnxStep, name: str = "torch_kv", device: str = "cpu") -> Contender:
+    """Whatever steps as a model does, one token against a KV cache: PyTorch, or a graph in its place.
+
+    device: where the model is; its logits come back to the host, where the character is chosen.
+    """
     cache, position = model.empty_cache(), 0
 
     def reset() -> None:
@@ -218,9 +221,10 @@ def model_contender(model: GPT | OnnxStep, name: str = "torch_kv") -> Contender:
     @torch.inference_mode()
     def feed(token: int) -> Tensor:
         nonlocal cache, position
-        logits, cache = model.step(torch.tensor([token]), torch.tensor(position), cache)
+        given = torch.tensor([token], device=device), torch.tensor(position, device=device)
+        logits, cache = model.step(*given, cache)
         position += 1
-        return logits[0]
+        return logits[0].cpu()
 
     model.eval()
     return stepping(name, model.config.block, reset, feed)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Sequence
 
 import torch
-from torch import Tensor
 
 from lib import bench
 from lib.checkpoint import load_shipped
@@ -23,26 +22,12 @@ NAME = "gpu_torch_kv"
 
 
 def contender(model: GPT, device: str) -> bench.Contender:
-    """PyTorch with a KV cache on ``device``; logits come back to the host, where the character is chosen."""
+    """PyTorch with a KV cache on ``device``, which the model is moved to; BookError where there is no such device."""
     try:
-        model = model.to(device).eval()
+        model = model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise BookError(f"PyTorch cannot use {device!r} here ({str(error).splitlines()[0]}); name another") from None
-    cache, position = model.empty_cache(), 0
-
-    def reset() -> None:
-        nonlocal cache, position
-        cache, position = model.empty_cache(), 0
-
-    @torch.inference_mode()
-    def feed(token: int) -> Tensor:
-        nonlocal cache, position
-        given = torch.tensor([token], device=device), torch.tensor(position, device=device)
-        logits, cache = model.step(*given, cache)
-        position += 1
-        return logits[0].cpu()
-
-    return bench.stepping(NAME, model.config.block, reset, feed)
+    return bench.model_contender(model, NAME, device)
 
 
 def measure(

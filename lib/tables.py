@@ -6,7 +6,7 @@ from typing import Any, Iterable
 
 from lib import comparison, lineup, outlook
 from lib.comparison import Climbed, Judged, Records
-from lib.published import Platform
+from lib.published import REPORT_POWER, Platform
 from lib.results import Result, badge, cell, format_value
 
 NONE = "–"
@@ -20,7 +20,7 @@ def shown(result: Result | None) -> str:
 # ---- Every route. ----
 
 ROUTE = "configuration,target,batch,bits,perplexity,MB,ms per token,tokens/s,p50 / p99,W,resources".split(",")
-WATTS = {lineup.A53: 5, lineup.DPU: 12, lineup.SUITE: 20}  # the report's Table 6.1
+WATTS = dict(zip((lineup.A53, lineup.DPU, lineup.SUITE), (row.watts for row in REPORT_POWER)))
 
 
 def route(row: lineup.Row) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from lib.silicon.host import Board, Link
 from lib.silicon.image import Layout
 from lib.silicon.model_file import INTEGER
 from lib.silicon.units import RTL
+from lib.silicon.verilate import Unit
 
 SHAPE = Shape(layers=2, width=32, heads=2, block=8, vocab=40, weight_bits=6)
 LAYOUT = Layout(SHAPE, lanes=32, drain=2)
@@ -56,7 +57,7 @@ def test_a_routed_design_takes_another_model(tmp_path: Path) -> None:
     """Contents exchanged in the routed design are those of a design that was routed with them."""
     (tmp_path / "small.sv").write_text(SMALL)
     parts = (RTL / "core" / f"{name}.sv" for name in ("weights", "deep_memory", "memory"))
-    design = Design("small", (tmp_path / "small.sv", *parts), {})
+    design = Design(Unit("small", (tmp_path / "small.sv", *parts), (), ()), {})
     first, second = (
         noise({1000: Contents(144, (seed,) * 1536), 1100: Contents(144, (seed,) * 100)}, seed) for seed in (1, 2)
     )

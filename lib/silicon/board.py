@@ -29,10 +29,14 @@ SILENCE = 100  # bits that end a frame
 BUSY = 1 << 2  # of the diodes
 
 
+def sizes(layout: Layout) -> dict[str, int]:
+    """Return the core's parameters that a board has, too."""
+    return {name: value for name, value in layout.parameters().items() if name != "ULTRA"}
+
+
 def parameters(layout: Layout, fixed: bool = False) -> dict[str, int]:
     """Return the parameters of board.sv for a core without a model, or with a fixed one and an ECP5's multipliers."""
-    sizes = {name: value for name, value in layout.parameters().items() if name != "ULTRA"}
-    return {**sizes, "INIT": int(fixed), "SPLIT": int(fixed), "CLOCKS": CLOCKS, "SILENCE": SILENCE}
+    return {**sizes(layout), "INIT": int(fixed), "SPLIT": int(fixed), "CLOCKS": CLOCKS, "SILENCE": SILENCE}
 
 
 class SimulatedBoard:

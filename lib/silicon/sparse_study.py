@@ -15,8 +15,8 @@ from typing import Any, Mapping
 import numpy as np
 from tqdm import tqdm
 
-from lib.errors import BookError, run_command
-from lib.files import read_json, write_json
+from lib.errors import run_command
+from lib.files import write_json
 from lib.ladder import load_golden
 from lib.silicon import model_file, study
 from lib.silicon.golden import Golden
@@ -36,10 +36,8 @@ MATRICES = ("query", "key", "value", "out", "up", "down")
 
 def load() -> dict[str, Any]:
     """Read the committed figures; BookError when they are missing or of other sources than these."""
-    found = read_json(study.FOLDER / "sparse.json", "the study's file")
-    if found.get("sources") != study.sources_hash(SOURCES):
-        raise BookError("data/silicon/sparse.json is of other cores than hw/rtl; run lib.silicon.sparse_study anew")
-    return found
+    complaint = "of other cores than hw/rtl; run lib.silicon.sparse_study anew"
+    return study.committed("sparse", SOURCES, complaint)
 
 
 def matrix_clocks(core: Core, token: int) -> int:

@@ -37,10 +37,6 @@ from lib.silicon.verilate import included
 FOLDER = ROOT / "data" / "silicon"
 LANES = {"nano": (32, 64, 128), "pocket": (32, 64, 128, 256)}
 CELLS = {"ecp5": ("nano", (64,)), "xcup": ("pocket", (64, 128))}
-DEVICES = {  # what there is on the part: XCZU7EV by DS891, LFE5U-85F by Lattice's family data sheet
-    "xcup": {"lut": 230_400, "ff": 460_800, "dsp": 1_728, "bram": 624, "uram": 96},
-    "ecp5": {"lut": 83_640, "ff": 83_640, "dsp": 156, "bram": 208},
-}
 
 
 @dataclass(frozen=True)
@@ -87,13 +83,19 @@ def clocks(core: Core, tokens: np.ndarray) -> np.ndarray:
     return found
 
 
-def load(name: str) -> dict[str, Any]:
-    """Read a study's file; BookError when it is missing or of other sources than these."""
+def committed(name: str, sources: Sequence[Path], complaint: str) -> dict[str, Any]:
+    """Read a file of data/silicon; BookError when it is missing, or, with a complaint, when it is of other sources."""
     found = read_json(FOLDER / f"{name}.json", "the study's file")
-    if found.get("sources") != sources_hash(bitstream.TOP if name == "routed" else CORE.sources):
-        maker = {"coverage": "coverage", "routed": "study --only routed"}.get(name, "study")
-        raise BookError(f"data/silicon/{name}.json is of another core than hw/rtl; run python -m lib.silicon.{maker}")
+    if found.get("sources") != sources_hash(sources):
+        raise BookError(f"data/silicon/{name}.json is {complaint}")
     return found
+
+
+def load(name: str) -> dict[str, Any]:
+    """Read a study's file, or the coverage; BookError when it is missing or of other sources than these."""
+    maker = {"coverage": "coverage", "routed": "study --only routed"}.get(name, "study")
+    complaint = f"of another core than hw/rtl; run python -m lib.silicon.{maker}"
+    return committed(name, bitstream.TOP if name == "routed" else CORE.sources, complaint)
 
 
 def _clocks() -> dict[str, Any]:

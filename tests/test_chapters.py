@@ -18,6 +18,8 @@ from lib.results import compare
 from lib.silicon.approximations import APPROXIMATIONS
 from lib.silicon.study import LANES
 
+pytestmark = pytest.mark.made
+
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 EXECUTED = [path for path in CHAPTERS if path.stem != book.START]
 ALT_TEXT_LIMIT = 250

@@ -20,6 +20,7 @@ needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium is on PATH
 needs_pages = pytest.mark.skipif(not (HTML / "index.html").exists(), reason="no book is rendered (make book)")
 
 
+@pytest.mark.made
 @needs_chromium
 @needs_pages
 def test_no_page_of_the_book_needs_mending() -> None:

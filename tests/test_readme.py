@@ -18,6 +18,7 @@ def test_results_at_a_glance_are_current() -> None:
     assert glance.with_table(README) == README, "python -m lib.glance writes them anew"
 
 
+@pytest.mark.made
 @pytest.mark.skipif(not book.RESULTS.exists(), reason="no results are collected (make book)")
 def test_results_at_a_glance_are_labelled_as_their_chapters_label_them() -> None:
     results = json.loads(book.RESULTS.read_text())

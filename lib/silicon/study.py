@@ -36,7 +36,7 @@ from lib.silicon.verilate import included
 
 FOLDER = ROOT / "data" / "silicon"
 LANES = {"nano": (32, 64, 128), "pocket": (32, 64, 128, 256)}
-CELLS = {"ecp5": ("nano", (64,)), "xcup": ("pocket", (64, 128))}
+CELLS = {"ecp5": ("nano", (64,)), "xcup": ("pocket", (32, 64, 128, 256))}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Board:
         return Layout(shape, self.lanes, self.drain)
 
 
-BOARDS = (Board(64, 6, 2, (2,), "nano_w6"),)
+BOARDS = (Board(64, 6, 2, (1, 2, 3), "nano_w6"),)
 
 
 def sources_hash(sources: Sequence[Path] = CORE.sources) -> str:

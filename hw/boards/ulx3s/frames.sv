@@ -161,9 +161,9 @@ module frames #(
 
   // ---- What is asked for, and whether it can be had. ----
   logic [7:0]  wanted_length;
-  logic        whole, ranged, range_right, fresh, again;
+  logic        ranged, whole, range_right, fresh, again;
+  logic        whole_q, range_right_q, fresh_q, again_q;
   status_e     verdict, verdict_q;
-  logic        whole_q, fresh_q;
   logic [63:0] model_q;
   logic [15:0] nonce_q, context_q, damaged_q;
   logic [31:0] clocks_q;
@@ -187,17 +187,21 @@ module frames #(
   assign fresh       = position == context_q;
   assign again       = fed_q & (position == context_q - 1'b1) & (token == token_q);
 
-  always_comb begin
-    verdict = Done;
-    if (!whole || (ranged && !range_right)) verdict = Malformed;
-    else if (FIXED && (kind_i == Load || kind_i == Model)) verdict = ReadOnly;
-    else if (kind_i == Token && model_q == '0) verdict = NoModel;
-    else if (kind_i == Token && !fresh && !again) verdict = OutOfStep;
-    else if (kind_i == Logits && !fed_q) verdict = OutOfStep;
+  // Arguments are compared in the last clock of Read, judged in the next, and acted upon in the
+  // one after that: the buffer may lie far away, and the comparisons take long.
+  always_ff @(posedge clk_i) begin
+    {whole_q, range_right_q, fresh_q, again_q} <= {whole, range_right, fresh, again};
+    verdict_q                                  <= verdict;
   end
 
-  // Judged a clock before anything is done about it.
-  always_ff @(posedge clk_i) {verdict_q, whole_q, fresh_q} <= {verdict, whole, fresh};
+  always_comb begin
+    verdict = Done;
+    if (!whole_q || (ranged && !range_right_q)) verdict = Malformed;
+    else if (FIXED && (kind_i == Load || kind_i == Model)) verdict = ReadOnly;
+    else if (kind_i == Token && model_q == '0) verdict = NoModel;
+    else if (kind_i == Token && !fresh_q && !again_q) verdict = OutOfStep;
+    else if (kind_i == Logits && !fed_q) verdict = OutOfStep;
+  end
 
   // ---- The steps of a request. ----
   assign request_ready_o = (state_q == Reply) & reply_ready_i;

@@ -1,7 +1,7 @@
-// The ULX3S's 25 MHz become 95.83 MHz, 23/6 of them: what `ecppll -i 25 -o 96` gives.
+// The ULX3S's 25 MHz become 100 MHz: what `ecppll -i 25 -o 100` gives for one output.
 //
-// The oscillator of the PLL runs at 25 MHz * CLKFB_DIV / CLKI_DIV * CLKOP_DIV = 575 MHz, within its
-// 400 to 800 MHz. CLKOP_CPHASE puts the output's edge on the input's.
+// The oscillator of the PLL runs at 25 MHz * CLKFB_DIV * CLKOP_DIV = 600 MHz, within its 400 to
+// 800 MHz. CLKOP_CPHASE puts the output's edge on the input's.
 
 module pll (
   input  logic clk_i,
@@ -11,7 +11,7 @@ module pll (
   logic unused_clkintfb, unused_clkos, unused_clkos2, unused_clkos3, unused_refclk, unused_intlock;
 
   (* FREQUENCY_PIN_CLKI = "25" *)
-  (* FREQUENCY_PIN_CLKOP = "95.8333" *)
+  (* FREQUENCY_PIN_CLKOP = "100" *)
   (* ICP_CURRENT = "12" *)
   (* LPF_RESISTOR = "8" *)
   (* MFG_ENABLE_FILTEROPAMP = "1" *)
@@ -25,13 +25,13 @@ module pll (
     .OUTDIVIDER_MUXB ("DIVB"),
     .OUTDIVIDER_MUXC ("DIVC"),
     .OUTDIVIDER_MUXD ("DIVD"),
-    .CLKI_DIV        (6),
+    .CLKI_DIV        (1),
     .CLKOP_ENABLE    ("ENABLED"),
     .CLKOP_DIV       (6),
     .CLKOP_CPHASE    (2),
     .CLKOP_FPHASE    (0),
     .FEEDBK_PATH     ("CLKOP"),
-    .CLKFB_DIV       (23)
+    .CLKFB_DIV       (4)
   ) u_pll (
     .CLKI        (clk_i),
     .CLKFB       (clk_o),

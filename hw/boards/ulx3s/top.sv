@@ -1,8 +1,8 @@
 // The ULX3S: pins, clock and reset around board.sv.
 //
 // The parameters are nano's, a model that fits an LFE5U-85F with all its weights. The line runs at
-// 3 Mbaud, the most that the board's USB chip does: 32 clocks are 0.2 percent off, which either
-// receiver takes. A frame ends after 16384 bits of silence, 5 ms.
+// 3 Mbaud, the most that the board's USB chip does: 33 clocks of 10 ns are one percent off, which
+// either receiver takes. A frame ends after 16384 bits of silence, 5 ms.
 
 module top #(
   parameter int unsigned LANES    = 64,
@@ -42,7 +42,7 @@ module top #(
 
   board #(
     .LANES(LANES), .LAYERS(LAYERS), .WIDTH(WIDTH), .HEADS(HEADS), .BLOCK(BLOCK), .VOCAB(VOCAB),
-    .WEIGHT_W(WEIGHT_W), .DRAIN(DRAIN), .INIT(INIT), .SPLIT(1'b1), .CLOCKS(32), .SILENCE(16384)
+    .WEIGHT_W(WEIGHT_W), .DRAIN(DRAIN), .INIT(INIT), .SPLIT(1'b1), .CLOCKS(33), .SILENCE(16384)
   ) u_board (
     .clk_i(clk), .rst_ni(wait_q[16]), .rx_i(ftdi_txd), .tx_o(ftdi_rxd), .leds_o(led)
   );

@@ -77,12 +77,13 @@ def test_a_routed_design_takes_another_model(small: Unit) -> None:
         swap(routed, {1000: second[1000]})
 
 
-DISTURB = {  # a flip-flop behind a block, so that it must stay where it is
+DISTURB = {  # one of the flip-flops, so that it must stay where it is, and all of its side or operand with it
     "read twice": lambda cells, name: cells["$other"]["connections"].update(DI=cells[name]["connections"]["DI"]),
+    "read elsewhere": lambda cells, name: cells["$other"]["connections"].update(DI=cells[name]["connections"]["Q"]),
     "another clock": lambda cells, name: cells[name]["connections"].update(CLK=[99_999]),
     "falling edge": lambda cells, name: cells[name]["parameters"].update(CLKMUX="INV"),
     "reset": lambda cells, name: cells[name]["connections"].update(LSR=[99_999]),
-    "an enable": lambda cells, name: cells[name].update(
+    "another enable": lambda cells, name: cells[name].update(
         parameters=cells[name]["parameters"] | {"CEMUX": "CE"},
         connections=cells[name]["connections"] | {"CE": [99_999]},
         port_directions=cells[name]["port_directions"] | {"CE": "input"},
@@ -90,41 +91,44 @@ DISTURB = {  # a flip-flop behind a block, so that it must stay where it is
 }
 
 
-def test_registers_behind_block_ram_move_into_it(small: Unit) -> None:
-    """The head's do, and nothing else changes: Yosys chooses among blocks before the weights' register, so it stays.
-
-    All of a block's side stay if one of them cannot move.
-    """
-    files = {f"memory{n}.hex": memory.hex() for n, memory in small_contents(1).items()}
-    netlist = made(small, [elaborated(small, {}), "synth_ecp5 -top small -json made"], ".json", files).read_text()
+@pytest.mark.parametrize(
+    ("kind", "moving", "together", "harmless"),
+    # Yosys chooses among blocks of the weights before their register, which therefore stays; the head's moves.
+    [("DP16KD", 144, 36, "read elsewhere"), ("MULT18X18D", 9, 9, "read twice")],
+)
+def test_flip_flops_move_into_blocks(kind: str, moving: int, together: int, harmless: str, small: Unit) -> None:
+    """They leave, their block takes their place, and nothing else changes; none of a side moves if one cannot."""
+    unit = small if kind == "DP16KD" else Unit("column", (RTL / "core" / "column.sv",), (), ())
+    files = {f"memory{n}.hex": memory.hex() for n, memory in small_contents(1).items()} if unit == small else {}
+    script = [elaborated(unit, {}), f"synth_ecp5 -top {unit.top} -json made"]
+    netlist = made(unit, script, ".json", files).read_text()
 
     def cells_of(text: str) -> dict[str, dict]:
-        return json.loads(text)["modules"]["small"]["cells"]
+        return json.loads(text)["modules"][unit.top]["cells"]
 
     text, saved = absorb(netlist)
     before, after = cells_of(netlist), cells_of(text)
     moved = before.keys() - after.keys()
-    assert saved == len(moved) == 144 and {before[name]["type"] for name in moved} == {"TRELLIS_FF"}
-    assert {name: cell for name, cell in after.items() if cell["type"] != "DP16KD"} == {
-        name: cell for name, cell in before.items() if cell["type"] != "DP16KD" and name not in moved
+    assert saved == len(moved) == moving and {before[name]["type"] for name in moved} == {"TRELLIS_FF"}
+    assert {name: cell for name, cell in after.items() if cell["type"] != kind} == {
+        name: cell for name, cell in before.items() if cell["type"] != kind and name not in moved
     }
-    given = [net for cell in after.values() if cell["type"] == "DP16KD" for net in outputs_of(cell)]
-    assert set(given) >= {before[name]["connections"]["Q"][0] for name in moved}
+    outer = "Q" if kind == "DP16KD" else "DI"
+    blocks = [cell["connections"] for cell in after.values() if cell["type"] == kind]
+    nets = {net for connections in blocks for bits in connections.values() for net in bits}
+    assert nets >= {before[name]["connections"][outer][0] for name in moved}
     assert absorb(text) == (text, 0)
 
     name = sorted(moved)[0]
     for what, disturb in DISTURB.items():
         design = json.loads(netlist)
-        cells = design["modules"]["small"]["cells"]
+        cells = design["modules"][unit.top]["cells"]
         cells["$other"] = json.loads(json.dumps(cells[name]))
         cells["$other"]["connections"] |= {"DI": ["0"], "Q": [100_000]}
         disturb(cells, name)
         text, saved = absorb(json.dumps(design))
-        assert name in cells_of(text) and 144 - 36 <= saved < 144, what
-
-
-def outputs_of(block: dict) -> list[int]:
-    return [bits[0] for port, bits in block["connections"].items() if port.startswith("DO")]
+        stays = what != harmless
+        assert (name in cells_of(text), saved) == (stays, moving - together * stays), what
 
 
 def test_the_committed_board_is_of_these_sources_and_fits() -> None:

@@ -354,7 +354,7 @@ def _tool(name: str, arguments: Sequence[str], folder: Path, output: str) -> Non
 
 def _watch(running: subprocess.Popen[bytes], log: Path, name: str) -> None:
     """Show a tool's last words and its time until it ends."""
-    with tqdm(desc=name, bar_format="{desc}: {elapsed}{postfix}", leave=False) as bar:
+    with tqdm(desc=name, bar_format="{desc}: {elapsed}{postfix}", leave=False, disable=None) as bar:
         while running.poll() is None:
             with suppress(subprocess.TimeoutExpired):
                 running.wait(timeout=1)

@@ -1,108 +1,136 @@
-"""The register that a block RAM has at its output: Yosys leaves it unused, and this moves the one behind into it.
+"""The registers within the chip's own blocks: Yosys leaves them unused, and this moves flip-flops beside them in.
 
-``memory.sv`` describes the block's own data register and one more behind it. Yosys makes the second of flip-flops, a
-wire away from a block that takes 5.8 ns to answer. Within the block the same register costs nothing and answers in
-0.95 ns (Project Trellis' timing of speed grade 6, with which nextpnr works).
+``memory.sv`` describes a block RAM's data register and one more behind it, ``column.sv`` registers before a
+multiplier. Yosys makes flip-flops of the fabric of them, a wire away. Behind a block RAM that wire adds to the 5.8 ns
+which the block takes to answer; with the register in the block it answers in 0.95 ns. A multiplier, 3.9 ns slow, with
+its inputs' registers at a distance needs two long wires in one clock, and with them inside it one (Project Trellis'
+timing of speed grade 6, with which nextpnr works).
+
+The register behind a multiplier stays outside: which enable the one within would have is not documented there.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any, Iterable, NamedTuple
 
-Cell = Mapping[str, Any]
-Readers = Mapping[object, list[tuple[str, str]]]  # of a net: cells, and the ports at which they read it
+Cell = dict[str, Any]
 
-BLOCK, MULTIPLIER, OUTPUTS, WIDE = "DP16KD", "MULT18X18D", 18, 36
+BLOCK, MULTIPLIER, FLIP_FLOP = "DP16KD", "MULT18X18D", "TRELLIS_FF"
+PINS = 18  # of each side of a block RAM, and of each operand
+WIDE = 36  # bits a row; both sides of a block RAM then give out what side B reads
+
+
+class Control(NamedTuple):
+    """What makes a flip-flop change. Nets are numbers, constants digits."""
+
+    enable: object  # "1": always
+    clock: object
+    edge: str  # "CLK": the rising one
+    reset: object  # "0": never
+
+
+class Nets:
+    """Who drives and who reads each net of a flat module: cells and their ports; pins read under the port "pin"."""
+
+    def __init__(self, module: Cell) -> None:
+        self.cells: dict[str, Cell] = module["cells"]
+        self.drivers: dict[object, str] = {}
+        self.readers: dict[object, list[tuple[str, str]]] = defaultdict(list)
+        for name, cell in self.cells.items():
+            for port, bits in cell["connections"].items():
+                for bit in bits:
+                    if cell["port_directions"][port] == "input":
+                        self.readers[bit].append((name, port))
+                    else:
+                        self.drivers[bit] = name
+        for name, port in module["ports"].items():
+            for bit in port["bits"]:
+                self.readers[bit].append((name, "pin"))
+
+    def kind(self, name: str | None) -> str | None:
+        return self.cells[name]["type"] if name in self.cells else None
+
+    def users(self, name: str) -> set[str]:
+        """Return the names of the cells, or pins, that read a flip-flop."""
+        return {user for user, _ in self.readers[_net(self.cells[name], "Q")]}
 
 
 def absorb(netlist: str) -> tuple[str, int]:
-    """Return a netlist, Yosys' JSON for ECP5, that uses its block RAMs' output registers, and how many it saves.
+    """Return a netlist, Yosys' JSON for ECP5, that uses the registers within its blocks, and how many that saves.
 
-    A side of a block is changed if each output in use goes to one flip-flop and nowhere else, all of them under one
-    enable, on the block's clock, and never reset. Registers that a multiplier reads stay: it is slow itself, and they
-    divide the way to it. What the netlist computes, and in which clock, stays as it is.
+    A block RAM's side takes in the flip-flops behind it if each output in use goes to one of them and nowhere else; not
+    if a multiplier is next, as they divide the way to it. A multiplier's operand takes in those that only it reads; not
+    if a block RAM drives them. All flip-flops of a side or operand must have one enable and one clock, which for a
+    block RAM is its own, and never be reset. What the netlist computes, and in which clock, stays as it is.
     """
     design = json.loads(netlist)
     module = max(design["modules"].values(), key=lambda m: len(m.get("cells", ())))
-    cells, readers, saved = module["cells"], _readers(module), 0
-    for block in [cell for cell in cells.values() if cell["type"] == BLOCK]:
-        # As wide as it gets, both sides give out what B reads, and so count as one.
-        wide = int(block["parameters"]["DATA_WIDTH_B"], 2) == WIDE
-        for sides in ["AB"] if wide else ["A", "B"]:
-            move = _move(block, sides, cells, readers)
-            if not move:
-                continue
-            for port, name in move.behind.items():
-                block["connections"][port] = cells.pop(name)["connections"]["Q"]
-            for side in sides:
-                block["parameters"][f"REGMODE_{side}"] = "OUTREG"
-                block["connections"] |= {f"OCE{side}": [move.enable], f"CLK{side}": [move.clock]}
-            saved += len(move.behind)
-    return json.dumps(design), saved
+    before = len(module["cells"])
+    for kind, take_in in ((BLOCK, _behind_block), (MULTIPLIER, _before_multiplier)):
+        nets = Nets(module)
+        for name in [name for name in nets.cells if nets.kind(name) == kind]:
+            take_in(nets, name)
+    return json.dumps(design), before - len(module["cells"])
 
 
-@dataclass(frozen=True)
-class Move:
-    """Flip-flops that a block can take in, by the output that they are behind, and the nets that control them."""
-
-    behind: dict[str, str]
-    enable: object
-    clock: object
-
-
-def _move(block: Cell, sides: str, cells: Mapping[str, Cell], readers: Readers) -> Move | None:
-    """Return the flip-flops behind sides of a block, if all of them can move into it."""
-    behind = _behind(block, sides, readers)
-    taken = any(block["parameters"][f"REGMODE_{side}"] != "NOREG" for side in sides)
-    next_cells = (user for name in behind.values() for user, _ in readers[_net(cells[name], "Q")])
-    slow = any(name in cells and cells[name]["type"] == MULTIPLIER for name in next_cells)
-    controls = {_control(cells[name]) for name in behind.values()}
-    clocks = {_clock(block, side) for side in sides} - {None}
-    if taken or slow or len(controls) != 1 or len(clocks) != 1:
-        return None
-    (enable, *rest), (clock,) = controls.pop(), clocks
-    return Move(behind, enable, clock) if rest == [clock, "CLK", "0"] else None
-
-
-def _readers(module: Cell) -> Readers:
-    """Return who reads each net; a pin of the module is read by its own name, which no cell has."""
-    readers = defaultdict(list)
-    for name, cell in module["cells"].items():
-        for port, bits in cell["connections"].items():
-            if cell["port_directions"][port] == "input":
-                for bit in bits:
-                    readers[bit].append((name, port))
-    for name, port in module["ports"].items():
-        for bit in port["bits"]:
-            readers[bit].append((name, "pin"))
-    return readers
+def _behind_block(nets: Nets, name: str) -> None:
+    block = nets.cells[name]
+    for sides in ["AB"] if int(block["parameters"]["DATA_WIDTH_B"], 2) == WIDE else ["A", "B"]:
+        outputs = [f"DO{side}{n}" for side in sides for n in range(PINS)]
+        readers = {port: nets.readers[_net(block, port)] for port in outputs if isinstance(_net(block, port), int)}
+        readers = {port: found for port, found in readers.items() if found}
+        if any(len(found) > 1 or found[0][1] != "DI" for found in readers.values()):
+            continue
+        behind = {port: found[0][0] for port, found in readers.items()}
+        control = _common(nets, behind.values())
+        clocks = {_net(block, f"CLK{side}") for side in sides if _net(block, f"CE{side}") != "0"}
+        rising = all(block["parameters"][f"CLK{side}MUX"] == f"CLK{side}" for side in sides)
+        taken = any(block["parameters"][f"REGMODE_{side}"] != "NOREG" for side in sides)
+        slow = any(nets.kind(user) == MULTIPLIER for found in behind.values() for user in nets.users(found))
+        if control is None or clocks != {control.clock} or not rising or taken or slow:
+            continue
+        for port, found in behind.items():
+            block["connections"][port] = nets.cells.pop(found)["connections"]["Q"]
+        for side in sides:
+            block["parameters"][f"REGMODE_{side}"] = "OUTREG"
+            block["connections"] |= {f"OCE{side}": [control.enable], f"CLK{side}": [control.clock]}
 
 
-def _behind(block: Cell, sides: str, readers: Readers) -> dict[str, str]:
-    """Return the flip-flop behind each output of these sides that is read; none unless all have just one."""
-    nets = {f"DO{side}{n}": _net(block, f"DO{side}{n}") for side in sides for n in range(OUTPUTS)}
-    found = {port: readers[net] for port, net in nets.items() if isinstance(net, int) and readers.get(net)}
-    single = all(len(users) == 1 and users[0][1] == "DI" for users in found.values())
-    return {port: users[0][0] for port, users in found.items()} if single else {}
+def _before_multiplier(nets: Nets, name: str) -> None:
+    multiplier = nets.cells[name]
+    for operand, enable in (("A", "CE0"), ("B", "CE1")):
+        ports = [f"{operand}{n}" for n in range(PINS)]
+        before = {port: nets.drivers.get(_net(multiplier, port)) for port in ports}
+        if any(nets.kind(found) != FLIP_FLOP or nets.users(found) != {name} for found in before.values()):
+            continue
+        control = _common(nets, before.values())
+        far = any(nets.kind(nets.drivers.get(_net(nets.cells[found], "DI"))) == BLOCK for found in before.values())
+        register = f"REG_INPUT{operand}"
+        if control is None or far or f"{register}_CLK" in multiplier["parameters"]:
+            continue
+        multiplier["connections"] |= {port: nets.cells[found]["connections"]["DI"] for port, found in before.items()}
+        for found in set(before.values()):
+            del nets.cells[found]
+        controls = {enable: control.enable, "CLK0": control.clock, "RST0": "0"}
+        multiplier["connections"] |= {port: [net] for port, net in controls.items()}
+        multiplier["port_directions"] |= {port: "input" for port in controls}
+        multiplier["parameters"] |= {f"{register}_CLK": "CLK0", f"{register}_CE": enable, f"{register}_RST": "RST0"}
 
 
-def _clock(block: Cell, side: str) -> object:
-    """Return the net that clocks a side, its edge where that falls; None for a side that is never enabled."""
-    if _net(block, f"CE{side}") == "0":
-        return None
-    net, mux = _net(block, f"CLK{side}"), block["parameters"][f"CLK{side}MUX"]
-    return net if mux == f"CLK{side}" else (net, mux)
+def _common(nets: Nets, flip_flops: Iterable[str]) -> Control | None:
+    """Return what all of some flip-flops have in common; None if nothing, a falling edge, or a reset."""
+    found = {_control(nets.cells[name]) for name in flip_flops}
+    control = found.pop() if len(found) == 1 else None
+    return control if control and (control.edge, control.reset) == ("CLK", "0") else None
 
 
-def _control(flip_flop: Cell) -> tuple[object, object, str, object]:
-    """Return a flip-flop's enable ("1" without one), clock, its edge, and reset ("0" for never)."""
+def _control(flip_flop: Cell) -> Control:
     parameters = flip_flop["parameters"]
     mux = parameters["CEMUX"].strip()
     enable = {"CE": _net(flip_flop, "CE"), "1": "1"}.get(mux, mux)
-    return enable, _net(flip_flop, "CLK"), parameters["CLKMUX"], _net(flip_flop, "LSR")
+    return Control(enable, _net(flip_flop, "CLK"), parameters["CLKMUX"], _net(flip_flop, "LSR"))
 
 
 def _net(cell: Cell, port: str) -> object:

@@ -13,6 +13,7 @@ from typing import Iterable, Mapping, Sequence
 
 from lib.book import BUILD
 from lib.errors import BookError
+from lib.files import read_json
 from lib.published import MODELS, TABLE_4
 from lib.results import FULL_RUNS, Result, collected, full_run, results_of
 
@@ -60,9 +61,12 @@ class Records:
 def gather(corpus: str) -> Records:
     """Collect every chapter's figures, this chapter's own excepted: executed ones first, else the full run.
 
-    Of the full runs the one on ``corpus`` comes first, then any other. BookError if no chapter has left any.
+    Executed chapters count if make book ran them on ``corpus``; of the full runs the one on ``corpus`` comes first,
+    then any other. BookError if no chapter has left any.
     """
-    executed = {path.stem: path for path in (BUILD / "executed" / "chapters").glob("*.ipynb")}
+    settings = BUILD / "settings.json"
+    here = settings.exists() and read_json(settings, "make book's settings")["corpus"] == corpus
+    executed = {path.stem: path for path in (BUILD / "executed" / "chapters").glob("*.ipynb") if here}
     names = sorted({*executed, *(path.stem for path in FULL_RUNS.glob("*/*.json"))} - {SELF, "start"})
     figures: dict[str, Result] = {}
     origins: dict[str, str] = {}

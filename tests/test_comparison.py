@@ -142,6 +142,9 @@ def test_figures_of_this_run_come_before_those_of_full_runs(monkeypatch: pytest.
     output = {"metadata": {"book_result": {"name": "a.x", "value": 3.0, "unit": "", "provenance": "measured"}}}
     for name in ("02_data", comparison.SELF):
         (executed / f"{name}.ipynb").write_text(json.dumps({"cells": [{"outputs": [output]}]}))
+    (build / "settings.json").write_text(json.dumps({"corpus": "builtin"}))
+    assert gather("stories").figures["02_data.x"].value == 2.0  # the run was on another text
+    (build / "settings.json").write_text(json.dumps({"corpus": "stories"}))
     found = gather("stories")
     assert {name: figure.value for name, figure in found.figures.items()} == {"01_model.x": 2.0, "a.x": 3.0}
     assert found.origins == {"01_model": "full run of 2026-01-01, stories", "02_data": "this run"}

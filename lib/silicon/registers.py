@@ -17,7 +17,7 @@ from typing import Any, Iterable, NamedTuple
 
 Cell = dict[str, Any]
 
-BLOCK, MULTIPLIER, FLIP_FLOP = "DP16KD", "MULT18X18D", "TRELLIS_FF"
+BLOCK, MULTIPLIER, FLIP_FLOP, CARRY = "DP16KD", "MULT18X18D", "TRELLIS_FF", "CCU2C"
 PINS = 18  # of each side of a block RAM, and of each operand
 WIDE = 36  # bits a row; both sides of a block RAM then give out what side B reads
 
@@ -62,7 +62,7 @@ def absorb(netlist: str) -> tuple[str, int]:
 
     A block RAM's side takes in the flip-flops behind it if each output in use goes to one of them and nowhere else; not
     if a multiplier is next, as they divide the way to it. A multiplier's operand takes in those that only it reads; not
-    if a block RAM drives them. All flip-flops of a side or operand must have one enable and one clock, which for a
+    if a block RAM or an adder drives them, for the same reason. All flip-flops of a side or operand must have one enable and one clock, which for a
     block RAM is its own, and never be reset. What the netlist computes, and in which clock, stays as it is.
     """
     design = json.loads(netlist)
@@ -106,7 +106,8 @@ def _before_multiplier(nets: Nets, name: str) -> None:
         if any(nets.kind(found) != FLIP_FLOP or nets.users(found) != {name} for found in before.values()):
             continue
         control = _common(nets, before.values())
-        far = any(nets.kind(nets.drivers.get(_net(nets.cells[found], "DI"))) == BLOCK for found in before.values())
+        drivers = [nets.drivers.get(_net(nets.cells[found], "DI")) for found in before.values()]
+        far = any(nets.kind(driver) in (BLOCK, CARRY) for driver in drivers)
         register = f"REG_INPUT{operand}"
         if control is None or far or f"{register}_CLK" in multiplier["parameters"]:
             continue

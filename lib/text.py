@@ -2,8 +2,8 @@
 
 Symbol 0 is the newline, 1 to 95 are the printable ASCII characters in their order, and 96 stands
 both for the end of a story and for any character outside the alphabet. The report builds its
-vocabulary from the training text; its 65 symbols are Tiny Shakespeare's, and TinyStories samples
-hold 82 to 99 different characters, so such a vocabulary would change with every sample.
+vocabulary from the training text; its 65 symbols are Tiny Shakespeare's, and such a vocabulary
+would change with every sample of TinyStories.
 """
 
 from __future__ import annotations

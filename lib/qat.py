@@ -8,7 +8,6 @@ resumes as ``lib.train`` does. What comes out is ``<model>_qat_<bits>.safetensor
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from lib.checkpoint import load_shipped
 from lib.corpus import Corpus
 from lib.deploy import deploy, rotate
 from lib.errors import BookError, run_command
-from lib.evaluate import scores_beside
+from lib.evaluate import check_characters, scores_beside, torch_logits
 from lib.files import write_json
 from lib.gpt import GPT
 from lib.lowbit import BITS, gptq, save_quantised
@@ -30,6 +29,7 @@ from lib.train import (
     add_options,
     card,
     chosen_corpus,
+    leads,
     make_optimizer,
     option,
     override,
@@ -104,17 +104,18 @@ def main() -> None:
         raise BookError(f"bits is {given.bits!r}; choose one of {', '.join(RUNS)}")
     config = override(RUNS[given.bits or "w4a8"], given)
     teacher, _ = load_shipped(config.model)
+    check_characters(given.characters, teacher.config.block)
     data = chosen_corpus(given)
     with place() as here:
         trainer = QatTrainer(config, data, here, teacher)
         trained = run(trainer, given.out, given.resume).eval().cpu()
-    if int(os.environ.get("RANK", "0")):
-        return  # the leader alone writes
+    if not leads():
+        return
     path = given.out / f"{config.model}_qat_{config.bits}.safetensors"
     save_quantised(path, trained, config.bits)
     row = {"step": trainer.step, "characters": trainer.step * config.characters_per_step}
     row |= {"seconds": round(trainer.seconds, 1), "val_bpc": round(trainer.validate(), 5)}
-    found = scores_beside(teacher, trained, data, given.characters)
+    found = scores_beside(teacher, torch_logits(trained), data, given.characters)
     write_json(path.with_suffix(".json"), card(trainer, row) | {"scores": found})
     print(f"{path}: perplexity {found['ppl_increase_pct']:+.2f} % on {found['characters']:,} characters of {data.name}")
 

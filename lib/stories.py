@@ -957,7 +957,7 @@ def story(seed: int, index: int) -> str:
     It has six or seven paragraphs, with a newline between, in printable ASCII; BookError if ``index`` is negative.
     """
     if index < 0:
-        raise BookError(f"stories are numbered from 0: there is no story {index}")
+        raise BookError(f"there is no story {index}; they are numbered from 0, so ask for 0 or more")
     teller = Teller(random.Random(f"{seed}/{index}"))  # a str is seeded by SHA-512, not by hash()
     cast(teller, teller.pick(FOLKS))
     plot = teller.pick(PLOTS)
@@ -974,5 +974,5 @@ def stories(seed: int, count: int, first: int = 0) -> Iterator[str]:
     BookError, already at the call, if ``count`` or ``first`` is negative.
     """
     if count < 0 or first < 0:
-        raise BookError(f"cannot tell {count} stories from number {first} on")
+        raise BookError(f"cannot tell {count} stories from number {first} on; neither may be negative")
     return (story(seed, index) for index in range(first, first + count))

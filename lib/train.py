@@ -149,6 +149,11 @@ def place() -> Iterator[Place]:
         dist.destroy_process_group()
 
 
+def leads() -> bool:
+    """Whether this process is the one, of those that ``torchrun`` started, that speaks and writes at the end."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def hardware(device: torch.device) -> str:
     """Name the processor a run used, for its card."""
     if device.type == "cuda":
@@ -258,13 +263,14 @@ class Trainer:
     def validate(self) -> float:
         """Return bits per character on the first ``eval_chars`` of validation, windows side by side."""
         self.model.eval()
+        device = self.model.token.weight.device  # after a run perhaps another than the one it trained on
         block = self.model.config.block
         count = max(1, min(self.config.eval_chars, len(self.data.val) - 1) // block)
-        windows = torch.from_numpy(self.data.val[: count * block + 1].astype(np.int64)).to(self.here.device)
+        windows = torch.from_numpy(self.data.val[: count * block + 1].astype(np.int64)).to(device)
         inputs, targets = windows[:-1].view(count, block), windows[1:].view(count, block)
         total = 0.0
         for some, goal in zip(inputs.split(64), targets.split(64)):
-            with autocast(self.config, self.here.device):
+            with autocast(self.config, device):
                 logits = self.model(some)
             total += F.cross_entropy(logits.float().flatten(0, 1), goal.flatten(), reduction="sum").item()
         return total / (count * block) / math.log(2)
@@ -496,7 +502,9 @@ def chosen_corpus(given: argparse.Namespace) -> Corpus:
 
 
 def report_best(out: Path) -> None:
-    """Print the best validation of the run in ``out``."""
+    """Print the best validation of the run in ``out``, once, however many processes trained."""
+    if not leads():
+        return
     best = read_json(out / "best.json", "the card")
     print(f"best validation: {best['validation_bpc']:.4f} bits per character at step {best['step']}; see {out}")
 
@@ -506,8 +514,6 @@ def main() -> None:
     data = chosen_corpus(given)
     print(f"training {config.model} on {data.describe()}")
     train(config, data, given.out, given.resume, given.wandb)
-    if int(os.environ.get("RANK", "0")):
-        return  # the leader alone speaks
     report_best(given.out)
 
 

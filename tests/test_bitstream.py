@@ -9,6 +9,7 @@ from typing import Callable
 
 import pytest
 
+from lib.checkpoint import CHECKPOINTS
 from lib.errors import BookError
 from lib.silicon import study
 from lib.silicon.__main__ import main as silicon_main
@@ -161,3 +162,12 @@ def test_a_file_that_holds_no_model_is_one_sentence(
     (tmp_path / "no.safetensors").write_bytes(b"no")
     code, out, err = command(silicon_main, "build", tmp_path / "no.safetensors", "--out", tmp_path)
     assert (code, out) == (2, "") and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_a_checkpoint_is_not_taken_for_the_integer_model_made_of_it(
+    tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    checkpoint = tmp_path / "mine.safetensors"
+    checkpoint.write_bytes((CHECKPOINTS / "nano.safetensors").read_bytes())
+    code, out, err = command(silicon_main, "build", checkpoint, "--out", tmp_path)
+    assert (code, out) == (2, "") and "choose another folder with --out" in err

@@ -268,7 +268,12 @@ def test_the_command_scores_a_checkpoint_and_fills_its_card(
     assert f"builtin: characters 1000, stride 8, bpc {scores.bpc:.3f}" in told
 
     missing = tmp_path / "missing"
-    for arguments, complaint in (((path, "--characters", 0), "--characters is 0"), ((missing,), "does not exist")):
+    path.with_suffix(".json").unlink()
+    for arguments, complaint in (
+        ((path, "--characters", 15), "--characters is 15; it must be at least the model's block, 16"),
+        ((path, "--write-card"), "the checkpoint's card"),
+        ((missing,), "does not exist"),
+    ):
         code, _, told = command(evaluate.main, *arguments)
         assert (code, told.count("\n")) == (2, 1)
         assert complaint in told

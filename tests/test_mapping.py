@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import Callable
 
 import numpy as np
 import pytest
@@ -10,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.acap import aie, budget, cpu, mapping, monolith, paper, placement, platforms, split, steps, validation
+from lib.acap.__main__ import main as acap_main
 from lib.acap.boards import INT8, U250, VCK190, VEK280, Widths, board
 from lib.acap.mapping import Kernel, Layer, Limits, Mapping
 from lib.acap.vit import CONFIGS, ViTConfig, products
 from lib.errors import BookError
 
 MODELS = tuple(paper.TABLE_5)
+Command = Callable[..., tuple[int, str, str]]
 SMALL = ViTConfig(64, 2, 2, image=32, patch=8)  # 17 tokens
 
 
@@ -326,3 +330,13 @@ def test_a_model_too_large_is_split_over_boards() -> None:
     assert alone.boards == 1 and alone.latency_ms == pytest.approx(alone.mapping.objective / 1e6)
     with pytest.raises(BookError, match="fits no 2 boards"):
         split.split(base, VCK190, most=2)
+
+
+def test_the_command_refuses_a_foreign_folder_before_it_searches(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    monkeypatch.setattr(budget, "choose", lambda *_: pytest.fail("it searches"))
+    flags = ("--model", "deit-t", "--latency-ms", 1, "--min-accuracy", 70, "--out", tmp_path)
+    code, _, told = command(acap_main, "design", *flags)
+    assert code == 2 and "holds something else than a generated design" in told

@@ -215,6 +215,8 @@ def test_calibration_is_deterministic_and_the_command_writes_its_card(
     assert calibrated.model.shape == Shape(2, 32, 2, 16, SMALL.vocab)
     code, _, error = command(calibrate.main, tmp_path / "model.safetensors", "--out", tmp_path / "a.bin")
     assert code == 2 and "ends in .safetensors" in error
+    code, _, error = command(calibrate.main, tmp_path / "model.safetensors", "--out", tmp_path / "model.safetensors")
+    assert code == 2 and "--out is the checkpoint itself" in error
 
 
 # ---- The shipped models. ----

@@ -236,6 +236,10 @@ def test_folders_and_runners_that_cannot_be_believed(built: Built, tmp_path: Pat
             runtime("vart")
     with pytest.raises(BookError, match="does not exist"):
         DPUStep(tmp_path, "cpu")
+    for foreign in ("[]", '{"made by": "lib.acap.codegen", "files": {}}'):
+        (tmp_path / "manifest.json").write_text(foreign)
+        with pytest.raises(BookError, match="is no manifest of a model's pieces; build"):
+            DPUStep(tmp_path, "cpu")
     for file in built.folder.iterdir():
         if file.is_file():
             (tmp_path / file.name).write_bytes(file.read_bytes())

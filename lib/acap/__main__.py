@@ -58,6 +58,8 @@ def main() -> None:
     board = boards.board(given.board)
     if generated and board is not boards.VCK190:
         raise BookError(f"sources are written for vck190 only; leave --out away to see the design for {board.name}")
+    if generated:
+        codegen.old_files(given.out)  # refuses what is no folder of a design, before the search and not after it
     design = budget.choose(name, board, given.latency_ms, given.min_accuracy, generated, given.seconds)
     report(name, design)
     if generated:

@@ -53,7 +53,7 @@ def generate(
     files = _sources(design, model, placement or {})
     if images is not None:
         files |= _golden(design, model, images)
-    old = _old_files(out)
+    old = old_files(out)
     for name, content in files.items():
         _write_if_changed(out / name, content)
     for name in old - set(files):
@@ -63,8 +63,8 @@ def generate(
     return [out / name for name in files]
 
 
-def _old_files(out: Path) -> set[str]:
-    """Return what an earlier run wrote; BookError if the folder is neither empty nor such a run's."""
+def old_files(out: Path) -> set[str]:
+    """Return the names of what an earlier run wrote to ``out``; BookError if the folder holds something else."""
     if not out.exists() or not any(out.iterdir()):
         return set()
     try:

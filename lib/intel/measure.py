@@ -57,8 +57,8 @@ def benchmark(
         command += [str(part) for option in options.items() for part in option]
         finished = subprocess.run(command, capture_output=True, text=True)
         if finished.returncode:
-            reason = (finished.stdout + finished.stderr).strip().splitlines()[-1]
-            raise BookError(f"benchmark_app failed on {path} ({reason}); run it by hand to see more")
+            said = (finished.stdout + finished.stderr).strip().splitlines() or ["no message"]
+            raise BookError(f"benchmark_app failed on {path} ({said[-1]}); run it by hand to see more")
         return parse_report(Path(folder) / "benchmark_report.json")
 
 

@@ -78,7 +78,7 @@ def calibration_windows(corpus: Corpus, windows: int, block: int, seed: int = 0)
     if windows < 1:
         raise BookError(f"the calibration set has {windows} windows; give at least one")
     if len(corpus.train) < block:
-        raise BookError(f"the training text has {len(corpus.train)} characters, less than a block of {block}")
+        raise BookError(f"the training text has {len(corpus.train)} characters, less than a block of {block}; use more")
     starts = np.random.default_rng(seed).integers(0, len(corpus.train) - block + 1, windows)
     return np.stack([corpus.train[s : s + block] for s in starts]).astype(np.int64)
 
@@ -87,7 +87,7 @@ def quantise(route: str, model: GPT, windows: np.ndarray, folder: str | os.PathL
     """Quantise ``model`` by one of ``ROUTES``, calibrated on windows (N, block) of int64 tokens.
 
     The QDQ file is written to ``folder``. Raises BookError for an unknown route, a package that is
-    not installed, calibration windows that are empty, of another vocabulary or longer than the block.
+    not installed, calibration windows that are empty, of another vocabulary or of another length than the block.
     """
     if route not in ROUTES:
         raise BookError(f"the route {route!r} is unknown; choose one of {', '.join(ROUTES)}")
@@ -115,6 +115,6 @@ def check_windows(windows: np.ndarray, model: GPT) -> None:
     if windows.dtype != np.int64:
         raise BookError(f"the calibration windows are {windows.dtype}; make them int64 with .astype(np.int64)")
     if windows.shape[1] != block:
-        raise BookError(f"the calibration windows have {windows.shape[1]} characters and the block is {block}")
+        raise BookError(f"the calibration windows have {windows.shape[1]} characters and the block is {block}; cut them so")
     if not (0 <= windows.min() and windows.max() < vocab):
-        raise BookError(f"the calibration set is of another vocabulary: it holds symbols outside 0 to {vocab - 1}")
+        raise BookError(f"the calibration set is of another vocabulary: symbols outside 0 to {vocab - 1}; encode it anew")

@@ -18,9 +18,9 @@ from torch import Tensor
 from lib.affine import Grid, asymmetric
 from lib.deploy import DeployedGPT, linears
 from lib.errors import BookError
+from lib.ptq import BATCH
 
 BINS = 2048
-BATCH = 16
 
 
 @dataclass(frozen=True)

@@ -26,14 +26,19 @@ from lib.silicon.image import Layout
 from lib.silicon.model_file import Calibrated, fingerprint
 from lib.silicon.simulate import Core
 
+TOKENS = 100  # at random, on which the simulated core is held against the golden model
+
 
 def integer_model(checkpoint: Path, path: Path, weight_bits: int, source: str) -> Calibrated:
     """Return the integer model of a checkpoint, from ``path`` if it lies there, else calibrated and saved there.
 
-    A file that holds an integer model is that model already.
+    A file that holds an integer model is that model already. BookError where the two would be one file, besides what
+    ``make`` and ``model_file.load`` raise.
     """
     if "numbers" in load_tensors(checkpoint)[1]:
         return model_file.load(checkpoint)[0]
+    if path.resolve() == checkpoint.resolve():
+        raise BookError(f"the integer model would take the place of {checkpoint}; choose another folder with --out")
     if path.exists():
         calibrated, card = model_file.load(path)
         same = card["checkpoint"]["sha256"] == sha256(checkpoint)
@@ -50,10 +55,10 @@ def best_seed(layout: Layout) -> int:
     return next((known[str(board.lanes)]["best"] for board in study.BOARDS if board.layout == layout), 1)
 
 
-def simulated(calibrated: Calibrated, layout: Layout, tokens: int = 100) -> tuple[int, int]:
-    """Run random tokens through the simulated core and the golden model: tokens that differ, and clocks in all."""
+def simulated(calibrated: Calibrated, layout: Layout) -> tuple[int, int]:
+    """Run TOKENS through the simulated core and the golden model: tokens that differ, and clocks in all."""
     model = calibrated.model
-    fed = np.random.default_rng(1).integers(0, model.shape.vocab, tokens)
+    fed = np.random.default_rng(1).integers(0, model.shape.vocab, TOKENS)
     run, reference = Core(model, layout.lanes, layout.drain).run(fed), golden.Golden(model)
     wrong = sum(bool((reference.feed(int(token)) != logits).any()) for token, logits in zip(fed, run.logits))
     return wrong, int(run.cycles.sum())
@@ -68,8 +73,9 @@ def build(given: argparse.Namespace) -> None:
     print(f"integer model {fingerprint(calibrated.model):016x}, {needed} of {bitstream.BLOCKS} EBR")
     wrong, clocks = simulated(calibrated, layout)
     if wrong:
-        raise BookError(f"{wrong} of 100 tokens of the simulated core differ from the golden model; the core is broken")
-    print(f"simulated: 100 tokens as the golden model's, {clocks // 100:,} clocks each, refills included")
+        differ = f"{wrong} of {TOKENS} tokens of the simulated core differ from the golden model"
+        raise BookError(f"{differ}; the core is broken")
+    print(f"simulated: {TOKENS} tokens as the golden model's, {clocks // TOKENS:,} clocks each, refills included")
     seed = given.seed or best_seed(layout)
     print("placing and routing, if that core is new: some ten minutes", flush=True)
     routed = bitstream.route(bitstream.board(layout), bitstream.placeholder(layout), seed)
@@ -78,7 +84,8 @@ def build(given: argparse.Namespace) -> None:
             f"routing reached {routed.fmax_mhz:.1f} MHz, and the board runs at {CLOCK_MHZ:.1f}; try another --seed, "
             "or lower --lanes"
         )
-    print(f"routed: {routed.fmax_mhz:.1f} MHz; at {CLOCK_MHZ:.1f} MHz {1e8 * CLOCK_MHZ / clocks:,.0f} tokens/s")
+    rate = 1e6 * CLOCK_MHZ * TOKENS / clocks
+    print(f"routed: {routed.fmax_mhz:.1f} MHz; at {CLOCK_MHZ:.1f} MHz {rate:,.0f} tokens/s")
     start = time.monotonic()
     configuration = bitstream.swap(routed, bitstream.contents(calibrated.model, layout))
     with atomic_write(given.out / f"{name}.bit") as file:
@@ -92,7 +99,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path, help="of a GPT, or an integer model")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the model and its bitstream")
     parser.add_argument("--weight-bits", type=int, default=6, help="bits of a weight, 4 to 8")
-    parser.add_argument("--lanes", type=int, default=64)
+    parser.add_argument("--lanes", type=int, default=64, help="multipliers")
     parser.add_argument("--drain", type=int, default=2, help="requantisers that empty the lanes")
     parser.add_argument("--seed", type=int, help="of the placement; by default the best one known")
     parser.add_argument("--source", choices=SOURCES, default="auto", help="where the text for calibration comes from")

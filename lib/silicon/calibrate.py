@@ -36,7 +36,7 @@ from lib.checkpoint import load_model
 from lib.corpus import SOURCES, Corpus, load_stories
 from lib.deploy import DeployedGPT, deploy, fold_norms, linears, rotate
 from lib.errors import BookError, run_command
-from lib.evaluate import compare, score_corpus, torch_logits
+from lib.evaluate import check_characters, scores_beside
 from lib.files import sha256
 from lib.gpt import GPT, Block
 from lib.gptq import gptq_round
@@ -321,30 +321,15 @@ def calibrate(
 # ---- The command. ----
 
 
-def scores(model: GPT, calibrated: Calibrated, corpus: Corpus, characters: int) -> dict[str, Any]:
-    """Score an integer model beside the FP32 one on validation text, for its card."""
-    block = model.config.block
-    routes = (torch_logits(model), calibrated.logits)
-    fp32, integer = (score_corpus(route, corpus, characters, block, block // 2, batch=8) for route in routes)
-    compared = compare(fp32, integer)
-    return {
-        "corpus": corpus.name,
-        "characters": len(integer.nll),
-        "bpc": round(integer.bpc, 5),
-        "fp32_bpc": round(fp32.bpc, 5),
-        "ppl_increase_pct": round(compared.ppl_increase_pct, 3),
-        "interval": [round(end, 3) for end in compared.ppl_interval],
-    }
-
-
 def make(
     checkpoint: Path, weight_bits: int, corpus: Corpus, characters: int = 25_600, keep_zeros: bool = False
 ) -> tuple[Calibrated, dict[str, Any]]:
     """Return the integer model of a checkpoint file, and its card with the scores on so many characters.
 
-    Raises BookError for a file that holds no model, and as ``calibrate`` does.
+    Raises BookError for a file that holds no model, fewer characters than its block, and as ``calibrate`` does.
     """
     model = load_model(checkpoint)
+    check_characters(characters, model.config.block)
     tokens = calibration_windows(corpus, max(1, CHARACTERS // model.config.block), model.config.block)
     calibrated = calibrate(model, tokens, weight_bits, progress=True, keep_zeros=keep_zeros)
     card = {
@@ -360,7 +345,7 @@ def make(
         },
         "residual_scale": calibrated.residual_scale,
         "logits_scale": calibrated.logits_scale,
-        "scores": scores(model, calibrated, corpus, characters),
+        "scores": scores_beside(model, calibrated.logits, corpus, characters, batch=8),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "date": time.strftime("%Y-%m-%d"),
     }
@@ -378,6 +363,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.out.suffix != ".safetensors":
         raise BookError(f"--out is {given.out}; name a file that ends in .safetensors")
+    if given.out.resolve() == given.checkpoint.resolve():
+        raise BookError(f"--out is the checkpoint itself, {given.out}, which would be lost; name another file")
     corpus = load_stories(given.source)
     calibrated, card = make(given.checkpoint, given.weight_bits, corpus, given.characters, given.keep_zeros)
     save(given.out, calibrated, card)

@@ -29,18 +29,33 @@ from lib.checkpoint import CHECKPOINTS, load_shipped, load_tensors, save_tensors
 from lib.corpus import Corpus
 from lib.deploy import DeployedGPT, deploy, linears
 from lib.errors import BookError, run_command
-from lib.evaluate import scores_beside
+from lib.evaluate import check_characters, scores_beside, torch_logits
 from lib.files import read_json, write_json
 from lib.gpt import GPT, Block, GPTConfig
 from lib.ptq import calibration_windows
-from lib.train import Place, TrainConfig, Trainer, add_options, card, chosen_corpus, option, override, place, run
+from lib.train import (
+    Place,
+    TrainConfig,
+    Trainer,
+    add_options,
+    card,
+    chosen_corpus,
+    leads,
+    option,
+    override,
+    place,
+    run,
+)
 from lib.vitis.rewrite import folded
 
 CANDIDATES = 3  # fix points tried, from the one that clips nothing upwards
 
 
 class Fix(nn.Module):
-    """Rounds to int8 times 2^-point. ``point`` is chosen on the first tensor seen: least squared error, as Quark does."""
+    """Rounds to int8 times 2^-point.
+
+    ``point`` is chosen on the first tensor seen: least squared error, as Quark does.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,12 +199,15 @@ def main() -> None:
     config = override(EIGHTBIT, given)
     data = chosen_corpus(given)
     teacher, student = load_shipped(config.model)[0], load_shipped(config.student)[0]
+    check_characters(given.characters, teacher.config.block)
     trained, trainer = train(config, data, given.out, teacher, student, resume=given.resume)
+    if not leads():
+        return
     path = given.out / "pocket_dpu.safetensors"
     save_tensors(path, trained.state_dict(), {"deployed": dataclasses.asdict(trained.config)})
     row = {"step": trainer.step, "characters": trainer.step * config.characters_per_step}
     row |= {"seconds": round(trainer.seconds, 1), "val_bpc": round(trainer.validate(), 5)}
-    found = scores_beside(teacher, trainer.model.eval(), data, given.characters)
+    found = scores_beside(teacher, torch_logits(trainer.model.eval()), data, given.characters)
     write_json(path.with_suffix(".json"), card(trainer, row) | {"scores": found})
     print(f"{path}: perplexity {found['ppl_increase_pct']:+.2f} % on {found['characters']:,} characters of {data.name}")
 

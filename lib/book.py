@@ -232,9 +232,8 @@ def compare_all() -> None:
         print(f"  {problem}")
     if problems:
         raise BookError(f"{len(problems)} results are not as expected (above); mend the cause, or {accept()}")
-    print(
-        f"{len(executed_chapters())} chapters reproduce what data/expected says ({settings()['corpus']}, {settings()['profile']})"
-    )
+    run = f"{settings()['corpus']}, {settings()['profile']}"
+    print(f"{len(executed_chapters())} chapters reproduce what data/expected says ({run})")
 
 
 def collect() -> None:

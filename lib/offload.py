@@ -159,7 +159,7 @@ def token_seconds(overlay: Overlay, works: list[Work]) -> float:
 
 
 def cpu_only_seconds(overlay: Overlay, works: list[Work]) -> float:
-    """Return a token's time with everything on the CPU, by the same count: what any use of the accelerator must beat."""
+    """Return a token's time, s, with everything on the CPU, by the same count: what the accelerator must beat."""
     return sum(work.macs for work in works) / overlay.cpu_macs_per_s
 
 

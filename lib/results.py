@@ -140,7 +140,8 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: s
     )
     display(
         HTML(
-            f'<div class="pst-scrollable-table-container" tabindex="0" role="region" aria-label="{caption}">{markup}</div>'
+            '<div class="pst-scrollable-table-container" tabindex="0" role="region" '
+            f'aria-label="{caption}">{markup}</div>'
         )
     )
 

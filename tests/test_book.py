@@ -63,7 +63,8 @@ def test_execution_records_and_failure_names_the_cell(build: Path) -> None:
     """A chapter that runs is collected; one that fails leaves no executed chapter behind."""
     good = write_notebook(
         build / "01_model.ipynb",
-        'from lib.results import record\nrecord("a.share", 0.25, "fraction", "measured")\nrecord("a.source", source, "", "cited");',
+        'from lib.results import record\nrecord("a.share", 0.25, "fraction", "measured")\n'
+        'record("a.source", source, "", "cited");',
     )
     output = build / "executed" / "chapters" / good.name
     book.execute(good, output, "quick", "builtin")
@@ -85,7 +86,8 @@ def test_execution_records_and_failure_names_the_cell(build: Path) -> None:
 
 def test_refreshing_keeps_policy_and_takes_values(build: Path) -> None:
     book.SETTINGS.write_text(json.dumps({"corpus": "builtin", "profile": "quick", "source": "auto"}))
-    source = 'from lib.results import record\nrecord("a.score", 2.0, "bits", "measured")\nrecord("a.rate", 5.0, "MB/s", "measured");'
+    source = 'from lib.results import record\nrecord("a.score", 2.0, "bits", "measured")\n'
+    source += 'record("a.rate", 5.0, "MB/s", "measured");'
     output = build / "executed" / "chapters" / "01_model.ipynb"
     book.execute(write_notebook(build / "01_model.ipynb", source), output, "quick", "auto")
     path = book.expected_path("01_model")

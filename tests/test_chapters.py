@@ -26,7 +26,8 @@ ALT_TEXT_LIMIT = 250
 
 
 HOSTS = (
-    "torch torch_kv ort_fp32 ort_int8 openvino_fp32 openvino_int8 openvino_stateful openvino_stateful_int8 c_fp32 c_int8"
+    "torch torch_kv ort_fp32 ort_int8 openvino_fp32 openvino_int8 openvino_stateful openvino_stateful_int8 "
+    "c_fp32 c_int8"
 ).split()
 PROMISED = {
     *(f"compare.claims.{verdict}" for verdict in ("reproduced", "corrected", "cited")),

@@ -150,8 +150,8 @@ def test_bad_calibration_is_refused(nano: GPT, windows: np.ndarray, tmp_path: Pa
     block = nano.config.block
     for bad, message in (
         (windows[:0], "is empty"),
-        (np.full((2, block), 97), "another vocabulary"),
-        (windows[:, :-1], "the block is 64"),
+        (np.full((2, block), 97), "outside the model's 0 to 96"),
+        (windows[:, :-1], "cut them to the block, 64"),
         (windows.astype(np.uint16), "are uint16; make them int64"),
     ):
         with pytest.raises(BookError, match=message):

@@ -1,4 +1,4 @@
-"""The AMD route: recorded partitions, exact rewrites, eight bits in powers of two, and a host that keeps VART's rules."""
+"""The AMD route: recorded partitions, exact rewrites, eight bits in powers of two, a host that keeps VART's rules."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_rewritten_model_steps_as_the_model_does(random_model: Callable[...,
 def test_the_activation_is_learned_from_the_model_itself(
     small_corpus: Corpus, random_model: Callable[..., GPT], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """ReLU in the place of GELU costs something; a few steps towards the model's own probabilities win some of it back."""
+    """ReLU in the place of GELU costs something; a few steps towards the model's own probabilities win some back."""
     shape = GPTConfig(n_layer=1, n_head=2, n_embd=32, block=16)
     monkeypatch.setitem(train.CONFIGS, "tiny", shape)
     teacher = random_model(shape)
@@ -125,7 +125,7 @@ def test_the_point_is_the_one_of_least_error(scale: float, seed: int) -> None:
 def test_training_under_the_integers_resumes_and_pays(
     small_corpus: Corpus, random_model: Callable[..., GPT], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A few steps bring the rounded model nearer to its teacher; what is released computes as the student's weights do."""
+    """A few steps bring the rounded model nearer to its teacher; the released model computes as the student."""
     shape = GPTConfig(n_layer=1, n_head=2, n_embd=32, block=16)
     monkeypatch.setitem(train.CONFIGS, "tiny", shape)
     teacher = random_model(shape)

@@ -3,7 +3,8 @@
 A product (``Unit``) is a grid of engines. Rows are cut into A parts, the inner side into B (a cascade), columns into C,
 and H copies (heads) are made at a time; a part is rounded up to eight and padded with zeros. Data pass between PL and
 engines as 128-bit words: left factors in tiles of 8 rows, right factors and results in tiles of 4 columns. Between PL
-kernels they pass row after row, ``lanes`` bytes a cycle, each row filled up to whole cycles. ``Design`` lists all parts.
+kernels they pass row after row, ``lanes`` bytes a cycle, each row filled up to whole cycles. ``Design`` lists all
+parts.
 """
 
 from __future__ import annotations

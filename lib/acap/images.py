@@ -81,8 +81,9 @@ def checked(
         )
         if not fits:
             raise BookError(
-                f"the {split} images of {source} are {images.dtype} of shape {images.shape} with labels {labels.shape}, "
-                f"where {name} has uint8 images of shape {shape}, one label each; name the folder of {name}"
+                f"the {split} images of {source} are {images.dtype} of shape {images.shape} with labels "
+                f"{labels.shape}, where {name} has uint8 images of shape {shape}, one label each; name the folder of "
+                f"{name}"
             )
         if labels.min() < 0 or labels.max() >= CLASSES:
             raise BookError(

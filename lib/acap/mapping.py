@@ -74,7 +74,7 @@ def layers(config: ViTConfig) -> list[Layer]:
     return found
 
 
-# Table III's models as they are mapped. LV-ViT has four convolutions for a patch product; the paper's MACs leave them out.
+# Table III's models as they are mapped. LV-ViT has four convolutions for a patch product; the paper leaves them out.
 MODELS = {name: CONFIGS[name] for name in ("deit_t", "deit_160", "deit_256")} | {"lv_vit_t": CONFIGS["lv_vit_t_stem"]}
 RESOURCES = ("engines", "ports in", "ports out", "buffers", "DSPs")
 
@@ -275,7 +275,7 @@ def lane_options(engine: Between, board: Board) -> list[Lanes]:
 
 @dataclass(frozen=True)
 class Mapping:
-    """A chosen design: its latency as the search counts it (``objective``), and what no choice undercuts (``bound``)."""
+    """A chosen design: its latency as the search counts it (``objective``), and what no choice beats (``bound``)."""
 
     config: ViTConfig
     board: Board

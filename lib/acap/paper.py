@@ -12,7 +12,7 @@ TABLE_3 = {  # model: GMAC, megabytes of INT8 weights
 
 @dataclass(frozen=True)
 class Design:
-    """A row of Table V: engines used, latency of six images as estimated by the paper's tool and as its board showed."""
+    """A row of Table V: engines used, latency of six images as the paper's tool estimates it and as its board shows."""
 
     engines: int
     estimate_ms: float

@@ -1,8 +1,8 @@
 """Where on the array each engine of a design lies: cascades along the rows, every accelerator in one piece.
 
 The engines of the first generation form rows (VCK190: 8 of 50), and partial sums pass from an engine to its neighbour
-only: to the right in even rows, to the left in odd ones, and upwards where a row ends (AM009). So all engines lie on one
-line that winds through the array, and a cascade of B engines is any B places of it in a row.
+only: to the right in even rows, to the left in odd ones, and upwards where a row ends (AM009). So all engines lie on
+one line that winds through the array, and a cascade of B engines is any B places of it in a row.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Table I of EQ-ViT as a roofline: what four devices could do with a model's operators, by their peaks.
 
-An operator's intensity is its operations over the bytes it moves when every operand comes from off-chip memory and every
-result goes back there, once. A device does no more than its peak, and no more than its bandwidth times the intensity.
+An operator's intensity is its operations over the bytes it moves when every operand comes from off-chip memory and
+every result goes back there, once. A device does no more than its peak, and no more than its bandwidth times the
+intensity.
 """
 
 from __future__ import annotations

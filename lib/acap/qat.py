@@ -3,8 +3,8 @@
 Algorithm 1 of EQ-ViT. Stage 1 estimates the power-of-two coefficients of the residual stream's outlier channels
 (``quantise`` does that); stage 2 trains while it searches them anew every so often, with the quantisation loss added;
 stage 3 fixes them and trains on. Any other recipe of ``lib.acap.quantise`` that learns is trained by the same loop, and
-so is FP32: the same images in the same order, and the teacher that its recipe names. Products are made in bfloat16 where
-``bf16`` is on, for FP32 as for the others; what is tested is single precision.
+so is FP32: the same images in the same order, and the teacher that its recipe names. Products are made in bfloat16
+where ``bf16`` is on, for FP32 as for the others; what is tested is single precision.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class QatTraining(ImageTraining):
 
 
 RUNS = {
-    # Two passes over the images. Batch and rate are the best of five trials for EQ-ViT's first seed, by its test accuracy;
+    # Two passes over the images. Batch and rate are the best of five trials for EQ-ViT's first seed, by test accuracy;
     # FP32's differed by less than 0.2 points among them.
     "pico_cifar10": QatTraining(
         "pico_cifar10", steps=3200, batch=32, lr=5e-4, min_lr=1e-5, warmup=50, weight_decay=0.01, bf16="on"

@@ -1,8 +1,9 @@
 """A Vision Transformer made of integers: what is rounded how, for each row of the paper's Table VII.
 
-Every row quantises both factors of every matrix product, the attention map, GELU's output, the residual stream and what
-LayerNorm hands on; a row whose GELU is a table, its input too. They differ in how the ranges are found, in the grids, in
-the arithmetic of softmax and GELU, and in whether the weights are trained on with the rounding in place (``lib.acap.qat``).
+Every row quantises both factors of every matrix product, the attention map, GELU's output, the residual stream and
+what LayerNorm hands on; a row whose GELU is a table, its input too. They differ in how the ranges are found, in the
+grids, in the arithmetic of softmax and GELU, and in whether the weights are trained on with the rounding in place
+(``lib.acap.qat``).
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ class Rectify(nn.Module):
 def quantise(model: ViT, method: Recipe, images: Tensor, batch: int = 64) -> ViT:
     """Return a copy of ``model`` quantised by a recipe, its ranges taken on ``images`` uint8 (N, channels, side, side).
 
-    The copy has the model's weights; ``lib.acap.qat`` trains them. Raises BookError for a convolution stem, or no images.
+    The copy has the model's weights; ``lib.acap.qat`` trains them. BookError for a convolution stem, or no images.
     """
     if model.config.stem != "patch":
         raise BookError("a convolution stem is not quantised here; take a model of patches")

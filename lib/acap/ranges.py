@@ -1,8 +1,8 @@
 """Where to clip: four ways to choose a quantiser's range from what passed by, and none needs training.
 
-Each takes samples, a list of tensors, one a calibration batch, and returns the range's two ends. They are the first four
-columns of the paper's Table VII: MinMax and EMA (Jacob et al. 2018), Percentile (Li et al. 2019), OMSE (Choukroun et al.
-2019).
+Each takes samples, a list of tensors, one a calibration batch, and returns the range's two ends. They are the first
+four columns of the paper's Table VII: MinMax and EMA (Jacob et al. 2018), Percentile (Li et al. 2019), OMSE
+(Choukroun et al. 2019).
 """
 
 from __future__ import annotations

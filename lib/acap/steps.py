@@ -1,8 +1,8 @@
 """From one accelerator and off-chip memory to EQ-ViT's design, step by step: Table VIII's last column, modelled.
 
 Each step adds one of the paper's four ideas. The first two move every operand through off-chip memory, the third keeps
-activations and weights on chip but has one accelerator for all products, the fourth gives each product its own, the last
-lets what lies between the products run while the data pass.
+activations and weights on chip but has one accelerator for all products, the fourth gives each product its own, the
+last lets what lies between the products run while the data pass.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def one_accelerator(config: ViTConfig, board: Board, batch: int, between_ns: int
 
 
 def unpipelined(design: Mapping) -> float:
-    """Return the latency of a batch, ms, on a design whose PL engines wait for a whole product, and products for them."""
+    """Return the latency of a batch, ms, where PL engines wait for a whole product, and products for them."""
     in_block = [option.time for name, option in design.chosen.items() if name not in ENDS]
     slow = [lanes.time for lanes in design.lanes.values()]
     block = max(design.batch * max(*in_block, *slow), sum(in_block) + sum(slow))

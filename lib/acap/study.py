@@ -2,9 +2,9 @@
 
     python -m lib.acap.study --dataset cifar10 --out out/study --workers 2
 
-The command trains what ``data/acap/<dataset>.safetensors`` holds: for each method and seed, which images of the full test
-set it got right. It goes on where it was stopped. Differences between methods are paired: the same images, the same
-seeds, and an interval that resamples both.
+The command trains what ``data/acap/<dataset>.safetensors`` holds: for each method and seed, which images of the full
+test set it got right. It goes on where it was stopped. Differences between methods are paired: the same images, the
+same seeds, and an interval that resamples both.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ def run_all(
 ) -> dict[Run, ViT]:
     """Run methods on every seed, so many at a time, each on one core; return the models.
 
-    Methods that need no training quantise the ``fp32`` model of their seed, which has seen the same images as those that
-    do, and learned from the larger teacher.
+    Methods that need no training quantise the ``fp32`` model of their seed, which has seen the same images as those
+    that do, and learned from the larger teacher.
     """
     trained = ["fp32", *(m for m in methods if m != "fp32" and recipe(m).trained)]
     runs = [(method, seed) for method in trained for seed in starts]

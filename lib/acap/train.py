@@ -114,7 +114,7 @@ def cropped(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def turned(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """Turn images by up to 15 degrees, shear and stretch them by up to 15 %, shift them by up to an eighth of their side."""
+    """Turn images by up to 15 degrees, shear and stretch them by up to 15 %, shift them by up to 1/8 of their side."""
     count = len(images)
     angle = np.radians(rng.uniform(-15, 15, count))
     rotation = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], axis=1).reshape(count, 2, 2)
@@ -348,7 +348,7 @@ def read_vit(path: str | Path, config: ViTConfig) -> tuple[dict[str, Tensor], di
 
 
 def load_vit(path: str | Path, config: ViTConfig) -> ViT:
-    """Read a model in evaluation mode; BookError if the file is missing, damaged, or of another model than ``config``."""
+    """Read a model in evaluation mode; BookError if the file is missing, damaged, or not of a model like ``config``."""
     tensors, _ = read_vit(path, config)
     with torch.random.fork_rng(devices=[]):
         model = ViT(config)

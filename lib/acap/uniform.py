@@ -1,8 +1,8 @@
 """Uniform quantisers: integers laid evenly over a range, with scales that are given or learned (LSQ).
 
-x is stored as the code q = clip(round(x / s) + z, first, last) and means s (q - z). ``Uniform`` is that in PyTorch, with
-the gradient of LSQ (Esser et al. 2020): straight through where x is inside the range, none outside, and for the scale
-what the rounding did. ``uniform_codes`` is its NumPy twin: the same integers from the same x.
+x is stored as the code q = clip(round(x / s) + z, first, last) and means s (q - z). ``Uniform`` is that in PyTorch,
+with the gradient of LSQ (Esser et al. 2020): straight through where x is inside the range, none outside, and for the
+scale what the rounding did. ``uniform_codes`` is its NumPy twin: the same integers from the same x.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def uniform_codes(x: np.ndarray, scale: np.ndarray, zero: np.ndarray, first: int
 
 
 class QuantLinear(nn.Module):
-    """A Linear whose weight is rounded to a symmetric grid: one scale for each output channel (``rows``), or one for all."""
+    """A Linear with its weight on a symmetric grid: one scale for each output channel (``rows``), or one for all."""
 
     def __init__(self, layer: nn.Linear, bits: int, rows: bool, learned: bool) -> None:
         super().__init__()

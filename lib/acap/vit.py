@@ -221,8 +221,8 @@ def check_images(images: Tensor, config: ViTConfig) -> None:
     expected = (config.channels, config.image, config.image)
     if images.dtype != torch.uint8 or images.dim() != 4 or tuple(images.shape[1:]) != expected:
         raise BookError(
-            f"the images are {images.dtype} of shape {tuple(images.shape)}, where this model takes torch.uint8 of shape "
-            f"(batch, {', '.join(map(str, expected))}); choose the model that belongs to them, or resize them"
+            f"the images are {images.dtype} of shape {tuple(images.shape)}, where this model takes torch.uint8 of "
+            f"shape (batch, {', '.join(map(str, expected))}); choose the model that belongs to them, or resize them"
         )
 
 

@@ -115,6 +115,6 @@ def check_windows(windows: np.ndarray, model: GPT) -> None:
     if windows.dtype != np.int64:
         raise BookError(f"the calibration windows are {windows.dtype}; make them int64 with .astype(np.int64)")
     if windows.shape[1] != block:
-        raise BookError(f"the calibration windows have {windows.shape[1]} characters and the block is {block}; cut them so")
+        raise BookError(f"the calibration windows have {windows.shape[1]} characters; cut them to the block, {block}")
     if not (0 <= windows.min() and windows.max() < vocab):
-        raise BookError(f"the calibration set is of another vocabulary: symbols outside 0 to {vocab - 1}; encode it anew")
+        raise BookError(f"the calibration windows hold symbols outside the model's 0 to {vocab - 1}; encode them anew")

@@ -71,7 +71,8 @@ def main() -> None:
     model = load_model(given.checkpoint) if given.checkpoint else load_shipped_eightbit()[0]
     if model.config.activation != "relu":
         raise BookError(
-            f"{given.checkpoint} has {model.config.activation}, which the DPU lacks; take one that lib.vitis.activation has taught ReLU"
+            f"{given.checkpoint} has {model.config.activation}, which the DPU lacks; take one that "
+            "lib.vitis.activation has taught ReLU"
         )
     windows = calibration_windows(load_stories(given.source), given.windows, model.config.block)
     built = build(model, windows, given.out)

@@ -40,7 +40,8 @@ def runtime(name: str = "auto") -> tuple[Any, Any, str]:
         except ImportError:
             if name == "vart":
                 raise BookError(
-                    "xir and vart cannot be imported; they come with the board image of Vitis AI 3.5 (or take --runner cpu)"
+                    "xir and vart cannot be imported; they come with the board image of Vitis AI 3.5 "
+                    "(or take --runner cpu)"
                 ) from None
     from lib.vitis import vart
 
@@ -90,8 +91,9 @@ class DPUPiece:
 def _buffers(names: list[str], points: dict[str, int], tensors: list[Any], path: Path) -> dict[str, np.ndarray]:
     """Allocate a buffer for each tensor, in the runner's order, under the names that the manifest gives them.
 
-    The compiler may put something behind a tensor's name, and has underscores in it. BookError if the names cannot be told apart, or if a
-    tensor has another shape or another scale than the manifest says: then the file is of another model.
+    The compiler may put something behind a tensor's name, and has underscores in it. BookError if the names cannot be
+    told apart, or if a tensor has another shape or another scale than the manifest says: then the file is of another
+    model.
     """
     buffers = {}
     for tensor in tensors:

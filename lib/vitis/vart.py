@@ -102,8 +102,8 @@ class Runner:
             for buffer, tensor in zip(buffers, tensors):
                 if buffer.dtype != np.int8 or list(buffer.shape) != tensor.dims or not buffer.flags.c_contiguous:
                     raise BookError(
-                        f"the {what} buffer of {tensor.name} is {buffer.dtype} {list(buffer.shape)}; the DPU takes int8 "
-                        f"{tensor.dims}, contiguous"
+                        f"the {what} buffer of {tensor.name} is {buffer.dtype} {list(buffer.shape)}; the DPU takes "
+                        f"int8 {tensor.dims}, contiguous"
                     )
         busy = {id(buffer) for job in self._jobs.values() for buffers in job for buffer in buffers}
         if busy & {id(buffer) for buffer in (*inputs, *outputs)}:

@@ -158,7 +158,8 @@ def hardware(device: torch.device) -> str:
     """Name the processor a run used, for its card."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{processor_name()}, {torch.get_num_threads()} threads"
+    count = torch.get_num_threads()
+    return f"{processor_name()}, {count} thread{'s' * (count > 1)}"
 
 
 # ---- One step. ----

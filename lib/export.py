@@ -17,6 +17,7 @@ import math
 import os
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -378,13 +379,16 @@ class OnnxStep(nn.Module):
         return torch.from_numpy(logits), torch.from_numpy(new_cache)
 
 
-def onnx_step_logits(path: str | os.PathLike[str], threads: int | None = None) -> Logits:
-    """Make a route of an exported step graph of batch 1: one window after another, one token at a time."""
-    return step_logits(OnnxStep(path, threads))
+def onnx_step_logits(path: str | os.PathLike[str]) -> Logits:
+    """Make a route of an exported step graph of batch 1, on one thread for each of two windows at a time."""
+    return step_logits(OnnxStep(path, threads=1), together=min(2, torch.get_num_threads()))
 
 
-def step_logits(model: nn.Module) -> Logits:
-    """Make a route of whatever steps like ``OnnxStep``, for one sequence: windows (N, T) in turn, token by token."""
+def step_logits(model: nn.Module, together: int = 1) -> Logits:
+    """Make a route of whatever steps like ``OnnxStep``, for one sequence: windows (N, T), each token by token.
+
+    together: windows at a time, for a model that may be called from several threads.
+    """
 
     def window(tokens: np.ndarray) -> np.ndarray:
         cache, steps = model.empty_cache(), []
@@ -393,4 +397,8 @@ def step_logits(model: nn.Module) -> Logits:
             steps.append(logits[0])
         return torch.stack(steps).numpy()
 
-    return lambda tokens: np.stack([window(row) for row in tokens])
+    def logits(tokens: np.ndarray) -> np.ndarray:
+        with ThreadPoolExecutor(together) as pool:
+            return np.stack(list(pool.map(window, tokens)))
+
+    return logits

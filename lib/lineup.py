@@ -174,13 +174,15 @@ def entries(records: Records) -> Iterator[Entry]:
         )
     for lanes, _ in records.matching(r"silicon\.nano\.ecp5\.lanes(\d+)\.tokens_per_s"):
         stem = f"silicon.nano.ecp5.lanes{lanes}"
+        bits = f"{records.figures[f'{stem}.weight_bits'].value:.0f}"  # eight do not fit the device
+        model = "board" if bits == "6" else f"board_w{bits}"  # six has the model that ships for the ULX3S
         yield Entry(
             f"ecp5_lanes{lanes}",
             f"{lanes} lanes, placed and routed",
             BOARD,
-            f"{records.figures[f'{stem}.weight_bits'].value:.0f}",  # eight do not fit the device
+            bits,
             f"{stem}.tokens_per_s",
-            "silicon.nano.board.{text}.ppl_increase_pct",
+            f"silicon.nano.{model}.{{text}}.ppl_increase_pct",
             resources=tuple((kind, f"{stem}.{kind.lower()}") for kind in ("COMB", "FF", "MULT", "EBR")),
             model="nano",
         )

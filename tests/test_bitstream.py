@@ -141,6 +141,14 @@ def test_the_committed_board_is_of_these_sources_and_fits() -> None:
     assert len(board["clocks"]) == 64 and sum(board["clocks"]) / 64 < 7_100
 
 
+def test_twice_the_lanes_write_more_at_a_lower_clock() -> None:
+    boards = study.load("routed")["boards"]
+    rates = {n: max(b["fmax_mhz"].values()) / sum(b["clocks"]) for n, b in boards.items()}
+    wide = boards["128"]
+    assert wide["cells"]["DP16KD"] == sum(budget(study.BOARDS[1].layout).values()) == sum(wide["ebr"].values())
+    assert 1.3 < rates["128"] / rates["64"] < 1.5 and max(wide["fmax_mhz"].values()) < CLOCK_MHZ
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [

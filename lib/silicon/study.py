@@ -47,7 +47,7 @@ class Board:
     weight_bits: int
     drain: int
     seeds: tuple[int, ...]
-    shipped: str | None = None  # a model for it that the book ships
+    shipped: str | None = None  # a model to be put in afterwards, and routed with once more
 
     @property
     def layout(self) -> Layout:
@@ -55,7 +55,7 @@ class Board:
         return Layout(shape, self.lanes, self.drain)
 
 
-BOARDS = (Board(64, 6, 2, (1, 2, 3), "nano_w6"),)
+BOARDS = (Board(64, 6, 2, (1, 2, 3), "nano_w6"), Board(128, 5, 2, (1,)))  # the second takes an hour a seed
 
 
 def sources_hash(sources: Sequence[Path] = CORE.sources) -> str:

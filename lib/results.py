@@ -131,7 +131,8 @@ def format_value(result: Result) -> str:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: str) -> None:
-    """Show rows as an HTML table that scrolls when it is wider than the page; cells may hold HTML."""
+    """Show rows as an HTML table that scrolls when it is wider than the page; cells and caption may hold HTML."""
+    name = html.escape(re.sub(r"<[^>]*>", "", caption))  # as a screen reader says it
     rows = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     head = "".join(f'<th scope="col">{column}</th>' if column else "<td></td>" for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
@@ -141,7 +142,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: s
     display(
         HTML(
             '<div class="pst-scrollable-table-container" tabindex="0" role="region" '
-            f'aria-label="{caption}">{markup}</div>'
+            f'aria-label="{name}">{markup}</div>'
         )
     )
 

@@ -165,6 +165,13 @@ def test_a_full_run_is_shown_on_another_text_if_there_is_none_on_this_one(
     assert "on the builtin corpus" in shown[2]
 
 
+def test_a_table_is_called_what_its_caption_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(results, "display", lambda html: shown.append(html.data))
+    results.show_table(("a",), [(1,)], f'EBR & "lanes" {badge("modelled")}')
+    assert shown[0].count('aria-label="EBR &amp; &quot;lanes&quot; modelled"') == 1
+
+
 @pytest.mark.parametrize("vnni", [False, True])
 def test_saturating_runtimes_are_compared_only_with_vnni(vnni: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "has_vnni", lambda: vnni)

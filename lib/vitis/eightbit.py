@@ -29,8 +29,8 @@ from lib.checkpoint import CHECKPOINTS, load_shipped, load_tensors, save_tensors
 from lib.corpus import Corpus
 from lib.deploy import DeployedGPT, deploy, linears
 from lib.errors import BookError, run_command
-from lib.evaluate import check_characters, scores_beside, torch_logits
-from lib.files import read_json, write_json
+from lib.evaluate import check_characters
+from lib.files import read_json
 from lib.gpt import GPT, Block, GPTConfig
 from lib.ptq import calibration_windows
 from lib.train import (
@@ -38,13 +38,13 @@ from lib.train import (
     TrainConfig,
     Trainer,
     add_options,
-    card,
     chosen_corpus,
     leads,
     option,
     override,
     place,
     run,
+    write_scored_card,
 )
 from lib.vitis.rewrite import folded
 
@@ -205,11 +205,7 @@ def main() -> None:
         return
     path = given.out / "pocket_dpu.safetensors"
     save_tensors(path, trained.state_dict(), {"deployed": dataclasses.asdict(trained.config)})
-    row = {"step": trainer.step, "characters": trainer.step * config.characters_per_step}
-    row |= {"seconds": round(trainer.seconds, 1), "val_bpc": round(trainer.validate(), 5)}
-    found = scores_beside(teacher, torch_logits(trainer.model.eval()), data, given.characters)
-    write_json(path.with_suffix(".json"), card(trainer, row) | {"scores": found})
-    print(f"{path}: perplexity {found['ppl_increase_pct']:+.2f} % on {found['characters']:,} characters of {data.name}")
+    write_scored_card(path, trainer, teacher, trainer.model.eval(), given.characters)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ FOLDER = ROOT / "data" / "silicon"
 LANES = {"nano": (32, 64, 128), "pocket": (32, 64, 128, 256)}
 CELLS = {"ecp5": ("nano", (64,)), "xcup": ("pocket", (32, 64, 128, 256))}
 UNITS = {  # on their own, with the core's parameters
-    "softmax": (SOFTMAX, {"WEIGHTS": 1, "PIPELINED": 1}),
+    "softmax": (SOFTMAX, {"FRACTION": 5, "WEIGHTS": 1, "PIPELINED": 1}),
     "layernorm": (NORM_STATISTICS, {}),
     "requantise": (REQUANTISE, {"OUT_W": 16}),
 }

@@ -57,6 +57,7 @@ KEY_RESULTS = (
     "vitis.int8.trained.*.ppl_increase_pct",
     "vitis.pocket.crossings_per_token",
     "host.best_over_torch",
+    "host.c_over_torch_kv",
     "host.c_over_ort_fp32",
     "acap.qat.*.eqvit_minus_fp32_pct",
     "acap.qat.*.w4a8_minus_fp32_pct",

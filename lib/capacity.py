@@ -15,7 +15,7 @@ VC1902 = {"aie": 400}
 
 @dataclass(frozen=True)
 class Share:
-    """A design's part of one kind of resource, in per cent, and how the count came about."""
+    """A design's part of one kind of resource, in per cent, and how it came about: of printed counts it is modelled."""
 
     design: str
     kind: str
@@ -30,10 +30,10 @@ def shares(records: Records) -> list[Share]:
 
 def _printed(records: Records) -> Iterator[Share]:
     for row in RESOURCES:
-        yield Share(f"{row.overlay}, report", row.name, 100 * row.claimed / row.total, "cited")
+        yield Share(f"{row.overlay}, report", row.name, 100 * row.claimed / row.total, "modelled")
         vendor = records.figures.get(row.vendor)
         if vendor:
-            yield Share(f"{row.overlay}, vendor", row.name, 100 * vendor.value / row.total, "cited")
+            yield Share(f"{row.overlay}, vendor", row.name, 100 * vendor.value / row.total, "modelled")
 
 
 def _own(records: Records) -> Iterator[Share]:

@@ -29,8 +29,8 @@ class Entry:
 
     speed: the record of its tokens/s, or of its milliseconds a token, told apart by the unit. quality: of its increase
     of perplexity over FP32, the text's name standing as {text}. spread: of its 50th and 99th percentile, in
-    microseconds; jitter: of the clocks by which tokens at one position differ. factor: a record that multiplies the
-    speed. resources: records of cells taken, by kind.
+    microseconds; jitter: of the clocks by which tokens at one position differ. resources: records of cells taken,
+    by kind.
     """
 
     name: str
@@ -42,7 +42,6 @@ class Entry:
     size: str | None = None
     spread: tuple[str, str] | None = None
     jitter: str | None = None
-    factor: str | None = None
     resources: tuple[tuple[str, str], ...] = ()
     model: str = "pocket"
     batch: int = 1
@@ -139,7 +138,7 @@ AWAITED = {  # kinds of route by the pattern of their records, and what is to be
     r"(host\.c_int8)\.tokens_per_s": "The host: no rates are recorded; make chapter-07 records them.",
     r"(vitis\.pocket)\.modelled_ms_per_token": "The DPU: no model of it is recorded; make chapter-06 records it.",
     r"(silicon\.pocket\.lanes\d+)\.tokens_per_s": "The open core: no rates are recorded; make chapter-10 records them.",
-    r"(silicon\.sparse\.[a-z_]+)\.token_speedup": "A core that skips zeros: nothing is recorded of one.",
+    r"(silicon\.sparse\.[a-z_]+)\.tokens_per_s": "A core that skips zeros: nothing is recorded of one.",
     r"(silicon\.nano\.ecp5\.lanes\d+)\.tokens_per_s": "The small board: no routed core on an ECP5 is recorded.",
     r"(gpu)\.tokens_per_s": "A GPU: not measured; python -m lib.gpu does it on a machine that has one.",
 }
@@ -161,15 +160,14 @@ def entries(records: Records) -> Iterator[Entry]:
             jitter=f"{stem}.jitter_cycles",
             resources=tuple((kind, f"{placed}.{kind.lower()}") for kind in ("LUT", "FF", "DSP", "BRAM", "URAM")),
         )
-    for kind, _ in records.matching(r"silicon\.sparse\.([a-z_]+)\.token_speedup"):
+    for kind, _ in records.matching(r"silicon\.sparse\.([a-z_]+)\.tokens_per_s"):
         yield Entry(
             f"core_sparse_{kind}",
             f"{SPARSE_LANES} lanes, half of the weights skipped ({kind.replace('_', ' ')})",
             CORE,
             "8",
-            f"silicon.pocket.lanes{SPARSE_LANES}.tokens_per_s",
+            f"silicon.sparse.{kind}.tokens_per_s",
             f"silicon.sparse.{kind}.ppl_increase_pct",
-            factor=f"silicon.sparse.{kind}.token_speedup",
             resources=(("cells, times the dense core's:", f"silicon.sparse.{kind}.area_ratio"),),
         )
     for lanes, _ in records.matching(r"silicon\.nano\.ecp5\.lanes(\d+)\.tokens_per_s"):
@@ -203,7 +201,7 @@ def _row(entry: Entry, records: Records, text: str) -> Row:
     def get(name: str | None) -> Result | None:
         return records.figures.get(name) if name else None
 
-    tokens_per_s, ms_per_token = _speed(records.figures[entry.speed], get(entry.factor))
+    tokens_per_s, ms_per_token = _speed(records.figures[entry.speed])
     quality = Result(f"{entry.name}.ppl_increase_pct", 0.0, "%", "modelled") if entry.quality == EXACT else None
     quality = quality or (get(entry.quality.format(text=text)) if entry.quality else None)
     limit = get("gate.largest_char_ppl_increase_pct")
@@ -221,13 +219,10 @@ def _row(entry: Entry, records: Records, text: str) -> Row:
     )
 
 
-def _speed(speed: Result, factor: Result | None) -> tuple[Result, Result]:
-    """Return tokens/s and milliseconds a token, of one of the two; with a factor it is a model's figure."""
+def _speed(speed: Result) -> tuple[Result, Result]:
+    """Return tokens/s and milliseconds a token, of one of the two."""
     rate = 1e3 / speed.value if speed.unit == "ms" else speed.value
-    provenance = speed.provenance
-    if factor:
-        rate, provenance = rate * factor.value, "modelled"
     return (
-        Result(speed.name, rate, "tokens/s", provenance, speed.text),
-        Result(speed.name, 1e3 / rate, "ms", provenance, speed.text),
+        Result(speed.name, rate, "tokens/s", speed.provenance, speed.text),
+        Result(speed.name, 1e3 / rate, "ms", speed.provenance, speed.text),
     )

@@ -35,7 +35,7 @@ RISKS = (
     ),
     Risk("the host as bottleneck: crossings' share", "count subgraphs before building", "vitis.pocket.share.crossing"),
     Risk(
-        "a weak baseline: the host's best route over PyTorch",
+        "a weak baseline: the host's best route over PyTorch without a KV cache",
         "tune the processor's program as carefully as the FPGA's",
         "host.best_over_torch",
         in_report=False,
@@ -60,10 +60,17 @@ class Direction:
 
 DIRECTIONS = (
     Direction(
-        "half of the heads and neurons, tuned", "04_pruning", "prune.heads_and_neurons.50.{text}.ppl_increase_pct"
+        "half of the heads and neurons, cut at once, 4 steps of tuning (full profile 100)",
+        "04_pruning",
+        "prune.heads_and_neurons.50.{text}.ppl_increase_pct",
     ),
     Direction(
-        "half of the weights, alike for each lane", "04_pruning", "prune.lane_balanced.50.{text}.ppl_increase_pct"
+        "the same steps, half of the weights, alike for each lane",
+        "04_pruning",
+        "prune.tuned.lane_balanced.50.{text}.ppl_increase_pct",
+    ),
+    Direction(
+        "as many, cut gradually over 1,800 steps", "04_pruning", "prune.lane_balanced.50.{text}.ppl_increase_pct"
     ),
     Direction("speed of such matrices on 64 lanes", "04_pruning", "prune.lanes64.lane_balanced.speedup"),
     Direction("weights of four bits, trained", "05_export", "qat.w4a8.{text}.ppl_increase_pct"),

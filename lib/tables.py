@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Iterable
 
 from lib import comparison, lineup, outlook
@@ -54,7 +55,7 @@ def _spread(row: lineup.Row) -> str:
 
 
 def _taken(row: lineup.Row) -> str:
-    counts = ", ".join(f"{kind} {result.value:,}" for kind, result in row.resources)
+    counts = ", ".join(f"{kind} {format_value(replace(result, unit=''))}" for kind, result in row.resources)
     return f"{counts} {badge(row.resources[0][1].provenance)}" if counts else NONE
 
 
@@ -88,7 +89,9 @@ def platform(column: Platform) -> tuple[str, ...]:
 
 # ---- The ladder, risks and directions. ----
 
-RUNG = ("form", "chapter", "largest logit error", "argmax agreement", "perplexity", "made from", "distance from that")
+RUNG = (
+    "form", "chapter", "largest logit error", "argmax agreement", "perplexity", "source or twin", "distance from that",
+)  # fmt: skip
 
 
 def rung(climbed: Climbed) -> tuple[str, ...]:

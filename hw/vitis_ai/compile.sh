@@ -2,7 +2,8 @@
 # From the quantised pieces to xmodels for the DPU of a ZCU104.
 #
 # The report's commands, vai_q_onnx and vai_c_onnx, are no more: AMD Quark quantises (python -m lib.vitis.build, on any
-# machine, makes FOLDER), and the compiler of Vitis AI 3.5 is vai_c_xir, in AMD's container, where this script runs.
+# machine, makes FOLDER), and the compiler of Vitis AI 3.0 is vai_c_xir, in AMD's container, where this script runs. 3.0 is
+# the last with a board image for the ZCU104; the tag "latest" is 3.5.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -13,8 +14,8 @@ check_arguments "$(cat <<USAGE
 usage: $(basename "$0") FOLDER [ARCH.json]
 
 Compiles every FOLDER/NN_dpu.onnx to FOLDER/NN_dpu.xmodel, for the DPU that ARCH.json describes
-(default: the container's own for the ZCU104). Run it in the Vitis AI 3.5 container:
-  docker run -it --rm -v "\$PWD:/workspace" -w /workspace xilinx/vitis-ai-pytorch-cpu:latest bash
+(default: the container's own for the ZCU104). Run it in the Vitis AI 3.0 container:
+  docker run -it --rm -v "\$PWD:/workspace" -w /workspace xilinx/vitis-ai-pytorch-cpu:ubuntu2004-3.0.0.106 bash
   conda activate vitis-ai-pytorch && hw/vitis_ai/compile.sh out/dpu
 USAGE
 )" 1 2 "$@"
@@ -24,7 +25,7 @@ python=${PYTHON:-python3}
 [[ -f $folder/manifest.json ]] || fail "$folder holds no pieces; make them with: python -m lib.vitis.build --out $folder"
 PYTHONPATH=$root "$python" -m lib.vitis.arch "$arch"
 command -v vai_c_xir >/dev/null ||
-  fail "vai_c_xir is not installed; run this in the container xilinx/vitis-ai-pytorch-cpu of Vitis AI 3.5"
+  fail "vai_c_xir is not installed; run this in the container xilinx/vitis-ai-pytorch-cpu of Vitis AI 3.0"
 "$python" -c "import xir" 2>/dev/null || fail "xir cannot be imported; run: conda activate vitis-ai-pytorch"
 
 "$python" "$root/hw/vitis_ai/to_xmodel.py" "$folder"

@@ -9,7 +9,7 @@ source "$root/hw/arguments.bash"
 check_arguments "$(cat <<USAGE
 usage: $(basename "$0") BOARD FOLDER [options of run_vart.py]
 
-BOARD is what ssh takes, root@192.168.1.100 for instance; it runs the ZCU104 image of Vitis AI 3.5, with
+BOARD is what ssh takes, root@192.168.1.100 for instance; it runs the ZCU104 image of Vitis AI 3.0, with
 Python 3.9 or later in which numpy, torch, onnxruntime and AMD's xir and vart can be imported.
 Environment: BOARD_PYTHON, the interpreter there (default: python3).
 USAGE

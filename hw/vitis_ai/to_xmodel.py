@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Turn the DPU's pieces, quantised ONNX files, into XIR graphs for the Vitis AI compiler.
 
-    python3 to_xmodel.py FOLDER        (in the Vitis AI 3.5 container; compile.sh calls it)
+    python3 to_xmodel.py FOLDER        (in the Vitis AI 3.0 container; compile.sh calls it)
 
 For each ``NN_dpu.onnx`` of FOLDER it writes ``NN_dpu.xir``: one ``data`` operator for each input, ``fix``
 operators where the ONNX file has a pair of QuantizeLinear and DequantizeLinear, and ``conv2d``, ``relu`` and
@@ -99,7 +99,7 @@ def main():
     try:
         import xir
     except ImportError:
-        raise SystemExit("error: xir cannot be imported; run this in the Vitis AI 3.5 container")
+        raise SystemExit("error: xir cannot be imported; run this in the Vitis AI 3.0 container")
     for path in sorted(Path(sys.argv[1]).glob("*_dpu.onnx")):
         graph = xir.Graph(path.stem)
         Lowering(onnx.load(str(path)), graph).lower()

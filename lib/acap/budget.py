@@ -7,6 +7,7 @@ latency stays within the budget, the one of most images a second.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Sequence
 
 from lib.acap import paper, study
 from lib.acap.boards import INT8, Board, Widths
@@ -14,7 +15,8 @@ from lib.acap.mapping import MODELS, Kernel, Mapping, latency, schedule, solve
 from lib.acap.vit import CONFIGS, ViTConfig
 from lib.errors import BookError
 
-BATCHES = range(1, 13)
+BATCHES = range(1, 13)  # of a front
+LARGEST_BATCH = 16  # among which ``choose`` looks
 FP32, W4 = Widths(32, 32), Widths(8, 4)
 
 
@@ -75,23 +77,30 @@ class Design:
         return 1e3 * self.mapping.batch / self.latency_ms
 
 
-def front(config: ViTConfig, board: Board, kernel: Kernel = Kernel(), seconds: float = 60.0) -> list[Design]:
-    """Solve every batch: the designs among which latency is traded for images a second, batches 1 to 12."""
-    found = [solve(config, board, batch, kernel, seconds=seconds) for batch in BATCHES]
+def front(
+    config: ViTConfig,
+    board: Board,
+    kernel: Kernel = Kernel(),
+    seconds: float = 60.0,
+    batches: Sequence[int] = BATCHES,
+) -> list[Design]:
+    """Solve every batch: the designs among which latency is traded for images a second."""
+    found = [solve(config, board, batch, kernel, seconds=seconds) for batch in batches]
     return [Design(mapping, latency(schedule(mapping))) for mapping in found]
 
 
 def choose(
     name: str, board: Board, budget_ms: float, least: float, generated: bool = False, seconds: float = 60.0
 ) -> Design:
-    """Return the design of most images a second within the budget; BookError names the nearest if none is.
+    """Return the design of most images a second within the budget, of up to LARGEST_BATCH images.
 
+    BookError names the nearest if no design keeps the budget.
     ``generated`` is ``Kernel``'s: whether the design is to be written by ``lib.acap.codegen``.
     """
     if not budget_ms > 0:
         raise BookError(f"a latency of {budget_ms:g} ms cannot be met; give a positive one with --latency-ms")
     widths = cheapest_widths(name, board, least)
-    designs = front(model(name)[1], board, Kernel(widths, generated), seconds)
+    designs = front(model(name)[1], board, Kernel(widths, generated), seconds, range(1, LARGEST_BATCH + 1))
     within = [design for design in designs if design.latency_ms <= budget_ms]
     if not within:
         nearest = min(designs, key=lambda design: design.latency_ms)

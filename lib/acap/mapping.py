@@ -144,6 +144,8 @@ def cost(layer: Layer, board: Board, A, B, C, H, streamed, kernel: Kernel = Kern
     resident = weights & ~streamed
     left, right = widths.activations / 8, (widths.weights if weights else widths.activations) / 8  # bytes of a factor
     macs = board.macs_at(widths if weights else Widths(widths.activations, widths.activations))
+    if kernel.generated and layer.name == "av":
+        macs //= 2  # hw/acap decodes softmax's codes to 16 bits, which engines multiply by 8 at half the rate (UG1079)
     load = rows * inner * left / board.port
     fetch = np.where(resident, 0, inner * columns * right / board.port)
     multiply = (rows * inner * columns / macs + aie.PAPER.call) / board.engine_ghz

@@ -26,7 +26,7 @@ from lib.silicon.board import SimulatedBoard, Terminal
 from lib.silicon.frames import MOST, MOST_LOGITS, REPLY, VERSION, Decoder, Frame, Kind, Status, encode
 from lib.silicon.golden import IntegerModel, Shape
 from lib.silicon.image import Image, Layout, image
-from lib.silicon.model_file import fingerprint, load_shipped
+from lib.silicon.model_file import fingerprint, load, load_shipped
 from lib.silicon.port import Line, SerialPort
 from lib.text import decode, encode_prompt
 
@@ -286,7 +286,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lib.silicon.host", description="Write a story with a board.")
     parser.add_argument("prompt")
     parser.add_argument("--port", required=True, help="the board's serial port, or sim for a simulated board")
-    parser.add_argument("--model", default="nano_w6", help="the integer model that the board runs")
+    parser.add_argument("--model", default="nano_w6", help="integer model that the board runs: a name, or a file")
     parser.add_argument("--length", type=int, default=200, help="characters to write")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest character")
     parser.add_argument("--seed", type=int, default=0, help="of the characters drawn")
@@ -295,7 +295,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.length < 0 or not 0 <= given.temperature < float("inf"):
         raise BookError("--length and --temperature must be 0 or more and finite")
-    prompt, (calibrated, _) = encode_prompt(given.prompt), load_shipped(given.model)
+    prompt, load_model = encode_prompt(given.prompt), load if given.model.endswith(".safetensors") else load_shipped
+    calibrated, _ = load_model(given.model)
     model = calibrated.model
     with opened(given.port, model.shape, given.lanes) as line:
         board = Board(Link(line, SIMULATED_PATIENCE if given.port == "sim" else PATIENCE), model, given.load)

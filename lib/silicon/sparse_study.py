@@ -59,9 +59,11 @@ def _measure(name: str, dense: dict[str, Any]) -> dict[str, Any]:
     wrong = sum(int((golden.feed(int(token)) != logits).any()) for token, logits in zip(text, run.logits))
     jitter = np.abs(run.cycles[:block] - study.clocks(core, stories[1, :block])).max()
     matrix, mean = matrix_clocks(core, int(text[0])), float(run.cycles[:block].mean())
+    late = float(run.cycles[block // 2 : block].mean())  # contexts from half a block on, as after every refill
     return {
         "matrix": matrix,
         "clocks": mean,
+        "late_clocks": late,
         "matrix_speedup": dense["matrix"] / matrix,
         "speedup": dense["clocks"] / mean,
         "tokens": TOKENS,

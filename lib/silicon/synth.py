@@ -1,8 +1,8 @@
 """How much of an FPGA a unit takes: Yosys synthesises it, and its cells are counted by kind.
 
-No open tool places and routes for UltraScale+ (``xcup``), so these are counts after synthesis. They are a little high:
-Yosys puts no two small functions into one LUT6, as vendors' tools do. Counts are cached in ``_build/synth`` by a hash
-of all that went into them.
+No open tool leads to a bitstream for UltraScale+ (``xcup``), so these are counts after synthesis. They are a little
+high: Yosys puts no two small functions into one LUT6, as vendors' tools do. Counts are cached in ``_build/synth`` by a
+hash of all that went into them.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from lib.errors import BookError, run_command
 from lib.files import read_json
 
 TARGET = "DPUCZDX8G_ISA1_B4096"
-FINGERPRINT = 0x101000056010407  # of the DPUCZDX8G 4.1 that Vitis AI 2.5 to 3.5 ship for ZCU102, ZCU104 and KV260
+FINGERPRINT = 0x101000056010407  # of the DPUCZDX8G 4.1 in Vitis AI 3.0's images for ZCU102, ZCU104 and KV260
+# Vitis AI 2.5 has version 4.0, 0x101000016010407, under the same name: only a fingerprint tells them apart.
 
 
 def check_arch(path: Path) -> str:

@@ -40,7 +40,7 @@ def runtime(name: str = "auto") -> tuple[Any, Any, str]:
         except ImportError:
             if name == "vart":
                 raise BookError(
-                    "xir and vart cannot be imported; they come with the board image of Vitis AI 3.5 "
+                    "xir and vart cannot be imported; they come with the board image of Vitis AI 3.0 "
                     "(or take --runner cpu)"
                 ) from None
     from lib.vitis import vart

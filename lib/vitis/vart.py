@@ -1,6 +1,6 @@
 """A small stand-in for AMD's ``xir`` and ``vart`` packages, for machines without a DPU.
 
-It has the calls that ``lib.vitis.host`` makes and no others, under their own names (Vitis AI 3.5,
+It has the calls that ``lib.vitis.host`` makes and no others, under their own names (Vitis AI 3.0,
 UG1414, "Programming with VART"), and runs each subgraph, an ONNX file of ``lib.segments``, on the CPU. It
 computes what a DPU would up to its way of rounding, says nothing about its speed, and is strict where
 VART is: buffers of the tensors' own shape and type, in the tensors' order; a job waited for before

@@ -403,7 +403,8 @@ def test_a_wrong_command_is_one_sentence(command: Command) -> None:
     for arguments, said in [
         (("Once", "--port", "/dev/absent"), "error: /dev/absent cannot be opened: there is no such port"),
         (("", "--port", "sim"), "error: the prompt is empty"),
-        (("Once", "--port", "sim", "--length", -1), "error: --length and --temperature"),
+        (("Once", "--port", "sim", "--length", -1), "error: --length, --seed and --temperature"),
+        (("Once", "--port", "sim", "--seed", -1), "error: --length, --seed and --temperature"),
         (("Once", "--port", "sim", "--lanes", 12), "error: LANES is 12"),
     ]:
         code, out, err = command(host.main, *arguments)

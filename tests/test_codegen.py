@@ -241,7 +241,7 @@ def test_deit_t_is_generated_whole_and_its_kernels_compile(tmp_path: Path) -> No
     assert len(set(re.findall(r"kernel::create\((\w+)\)", graphs))) == graphs.count("kernel::create(") == 400
     resident = [option.tiling for name, option in mapping.chosen.items() if name not in ("qk", "av")]
     assert len(list((tmp_path / "aie" / "weights").glob("*_b*.h"))) == sum(t.B * t.C for t in resident)
-    roles = {"patch_a0_b0_c0_h0", "qkv_a0_b1_c0_h0", "av_a0_b1_c0_h2", "down_a0_b15_c3_h0", "head_a0_b0_c7_h0"}
+    roles = {"patch_a0_b0_c0_h0", "qkv_a0_b1_c0_h0", "av_a0_b0_c1_h2", "down_a0_b15_c3_h0", "head_a0_b0_c7_h0"}
     sample = [path for path in engines if path.stem in roles] + [tmp_path / "pl" / "heads.cpp"]
     assert len(sample) == 6
     for path in sample:

@@ -161,6 +161,8 @@ def test_words_of_an_image_are_addressed_once_each(small: Core) -> None:
         (Shape(1, 16, 1, 8, 9), 16, 3, "DRAIN is 3; it must be 1, 2, 4 or 8"),
         (Shape(1, 16, 1, 8, 300), 16, 8, "the vocabulary has 300 tokens"),
         (Shape(99, 128, 16, 8, 9), 8, 8, "raise LANES"),
+        (Shape(1, 16, 1, 4, 9), 64, 8, "the block is 4; 4 groups of lanes need a longer one"),
+        (Shape(1, 2080, 65, 8, 9), 2080, 8, "LANES is 2080; the load port tells the banks of 2048 lanes apart"),
     ],
 )
 def test_what_no_core_has_is_one_sentence(shape: Shape, lanes: int, drain: int, said: str) -> None:

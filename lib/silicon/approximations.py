@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from lib.corpus import Corpus
 from lib.deploy import DeployedGPT, linears
+from lib.errors import BookError
 from lib.evaluate import Comparison, compare, score_corpus, torch_logits
 from lib.gpt import GPT
 from lib.silicon import golden
@@ -125,8 +126,11 @@ def costs(model: GPT, calibrated: Calibrated, corpus: Corpus, characters: int, p
     """Switch the approximations on one after another, and compare with FP32, each time, on validation text.
 
     calibrated: made of ``model``. The text is scored in windows side by side. What a record is called:
-    ``silicon.golden.cost.<approximation>.ppl_increase_pct``.
+    ``silicon.golden.cost.<approximation>.ppl_increase_pct``. BookError for a model that was calibrated in another basis.
     """
+    table, shift = golden.rsqrt_table(model.config.n_embd)
+    if calibrated.model.rsqrt_shift != shift or not np.array_equal(calibrated.model.rsqrt, table):
+        raise BookError("the model was calibrated with keep_zeros, in another basis; give one calibrated without")
     folded, names, block = fold(model), list(APPROXIMATIONS), model.config.block
 
     def scored(route):

@@ -26,6 +26,7 @@ from lib.gpt import window_start
 FRACTION = 5  # fraction bits of a score, which counts octaves
 ACCUMULATOR_BITS = 24
 LARGEST_SHIFT = 40
+HEAD_WIDTH = 511  # above it a score, of products up to 128 * 128, could leave 24 bits
 POSITIONS = 257  # above it a sum of weighted values, each up to 255 * 128, could leave 24 bits
 NORM_LEVELS = 28  # steps of the normalised vector in one standard deviation: 127 lies at 4.5
 
@@ -313,6 +314,8 @@ def check(model: IntegerModel) -> None:
         raise BookError(f"weights of {shape.weight_bits} bits are not supported; choose 4 to 8")
     if shape.block > POSITIONS:
         raise BookError(f"a block of {shape.block} positions could overflow 24 bits in attention; at most {POSITIONS}")
+    if shape.head_width > HEAD_WIDTH:
+        raise BookError(f"a head {shape.head_width} wide could overflow 24 bits in a score; at most {HEAD_WIDTH}")
     C, rows = shape.width, {"qkv": 3 * shape.width, "out": shape.width, "up": 4 * shape.width, "down": shape.width}
     _expect("token", model.token, np.int8, (shape.vocab, C))
     _expect("position", model.position, np.int8, (shape.block, C))

@@ -293,8 +293,8 @@ def main() -> None:
     parser.add_argument("--load", action="store_true", help="replace another model that the board holds")
     parser.add_argument("--lanes", type=int, default=64, help="of the simulated board")
     given = parser.parse_args()
-    if given.length < 0 or not 0 <= given.temperature < float("inf"):
-        raise BookError("--length and --temperature must be 0 or more and finite")
+    if min(given.length, given.seed) < 0 or not 0 <= given.temperature < float("inf"):
+        raise BookError("--length, --seed and --temperature must be 0 or more and finite")
     prompt, load_model = encode_prompt(given.prompt), load if given.model.endswith(".safetensors") else load_shipped
     calibrated, _ = load_model(given.model)
     model = calibrated.model

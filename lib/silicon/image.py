@@ -17,6 +17,8 @@ import numpy as np
 from lib.errors import BookError
 from lib.silicon.golden import IntegerModel, Product, Shape, check
 
+MOST_LANES = 2048  # a word to load names its bank of eight lanes in eight bits
+
 
 class Memory(IntEnum):
     """The core's memories, as load_address_i names them in its upper four bits."""
@@ -55,6 +57,10 @@ class Layout:
         if self.groups > 4 or shape.width < 4 * self.groups:
             most = min(4, shape.width // 4) * shape.width
             raise BookError(f"LANES is {lanes}; a width of {shape.width} feeds {most} at most")
+        if shape.block <= self.groups:
+            raise BookError(f"the block is {shape.block}; {self.groups} groups of lanes need a longer one")
+        if lanes > MOST_LANES:
+            raise BookError(f"LANES is {lanes}; the load port tells the banks of {MOST_LANES} lanes apart")
         if self.drain not in (1, 2, 4, 8):
             raise BookError(f"DRAIN is {self.drain}; it must be 1, 2, 4 or 8")
         if shape.vocab > 256:

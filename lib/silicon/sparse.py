@@ -22,6 +22,7 @@ from lib.errors import BookError
 from lib.silicon.golden import IntegerModel, Shape, check
 from lib.silicon.image import Image, Layout, Memory, banked, beside_the_lanes, bits, entries, joined
 
+MOST_LANES = 512  # a word to load names its bank, two lanes wide, in eight bits
 WAYS = 4  # elements of a vector that come in a clock
 STEP = 4096  # rows of entries are counted in UltraRAMs
 # Beats from a pass' first to the one that can read the first word of a vector: of the norm's, which has a start; of
@@ -45,6 +46,8 @@ class SparseLayout(Layout):
             raise BookError(f"the width is {self.shape.width}; the sparse core needs {4 * WAYS} or more")
         if self.lanes > self.shape.width:
             raise BookError(f"LANES is {self.lanes}; the sparse core has one for an output, {self.shape.width} at most")
+        if self.lanes > MOST_LANES:
+            raise BookError(f"LANES is {self.lanes}; the load port tells the banks of {MOST_LANES} sparse lanes apart")
         if self.drain != WAYS:
             raise BookError(f"DRAIN is {self.drain}; the sparse core has {WAYS} requantisers, leave it out")
         if not 2 <= self.entries <= 1 << 20:

@@ -130,6 +130,10 @@ def test_flip_flops_move_into_blocks(kind: str, moving: int, together: int, harm
         text, saved = absorb(json.dumps(design))
         stays = what != harmless
         assert (name in cells_of(text), saved) == (stays, moving - together * stays), what
+    design = json.loads(netlist)
+    for name in moved:  # each by a net of its own, inverted
+        design["modules"][unit.top]["cells"][name]["parameters"]["CEMUX"] = "INV"
+    assert absorb(json.dumps(design))[1] == 0
 
 
 def test_the_committed_board_is_of_these_sources_and_fits() -> None:

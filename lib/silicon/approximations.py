@@ -126,7 +126,7 @@ def costs(model: GPT, calibrated: Calibrated, corpus: Corpus, characters: int, p
     """Switch the approximations on one after another, and compare with FP32, each time, on validation text.
 
     calibrated: made of ``model``. The text is scored in windows side by side. What a record is called:
-    ``silicon.golden.cost.<approximation>.ppl_increase_pct``. BookError for a model that was calibrated in another basis.
+    ``silicon.golden.cost.<approximation>.ppl_increase_pct``. BookError for a model calibrated in another basis.
     """
     table, shift = golden.rsqrt_table(model.config.n_embd)
     if calibrated.model.rsqrt_shift != shift or not np.array_equal(calibrated.model.rsqrt, table):

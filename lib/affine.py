@@ -68,7 +68,10 @@ def symmetric(magnitude: np.ndarray | float, bits: int = 8, narrow: bool = True)
 
 
 def power_of_two(grid: Grid) -> Grid:
-    """Widen a grid's steps to the next power of two, so that rescaling is a shift; its range only grows."""
+    """Widen a grid's steps to the next power of two, so that rescaling is a shift.
+
+    Its span only grows, but the zero point is rounded to the wider steps: one end may lose up to half of one.
+    """
     scale = np.exp2(np.ceil(np.log2(grid.scale))).astype(np.float32)
     zero = np.rint(grid.zero * (grid.scale / scale)).astype(np.int64)
     return Grid(scale, zero, grid.first, grid.last)

@@ -80,5 +80,7 @@ def load_shipped(name: str) -> tuple[GPT, dict[str, Any]]:
     path = CHECKPOINTS / f"{name}.safetensors"
     card = read_json(path.with_suffix(".json"), "the checkpoint's card")
     activation = card.get("model", {}).get("activation", GPTConfig.activation)  # a fine-tuned model may have another
-    config = dataclasses.replace(CONFIGS[card["training"]["model"]], activation=activation)
-    return load_model(path, config), card
+    base = CONFIGS.get(card.get("training", {}).get("model"))
+    if base is None or set(load_tensors(path)[1]) != {"config"}:
+        raise BookError(f"{name} is no GPT in floating point; load it as the chapter that made it does")
+    return load_model(path, dataclasses.replace(base, activation=activation)), card

@@ -290,12 +290,15 @@ def main() -> None:
     check_characters(given.characters, block)
     path = given.checkpoint.with_suffix(".json")
     card = read_json(path, "the checkpoint's card") if given.write_card else {}  # missed now, not after the scoring
+    kept = card.get("scores", {})  # of texts that are not at hand now
+    if "corpus" in kept:
+        raise BookError(f"{path} holds scores beside another model; leave --write-card away")
     scores = {}
     for name, corpus in load_all(given.source).items():
         scores[name] = summary(score_corpus(torch_logits(model), corpus, given.characters, block, block // 2))
         print(f"{name}: " + ", ".join(f"{figure} {value}" for figure, value in scores[name].items()))
     if given.write_card:
-        write_json(path, card | {"scores": scores})
+        write_json(path, card | {"scores": kept | scores})
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ def load(exercise: str) -> Key:
 def _numbers(answer: Answer) -> list[float]:
     """Return a number or several as a list; an empty one for what is not of numbers."""
     try:
-        return [float(n) for n in (answer if hasattr(answer, "__len__") else [answer])]
+        single = getattr(answer, "ndim", None) == 0 or not hasattr(answer, "__len__")  # 0-d tensors have a __len__
+        return [float(n) for n in ([answer] if single else answer)]
     except (TypeError, ValueError):
         return []

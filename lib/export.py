@@ -68,10 +68,16 @@ def export_prefill(
 
     ``dynamo`` takes the exporter built on torch.export (opset 18 and above) in place of the one built
     on TorchScript. Raises BookError for a model that still carries pruning masks, an opset the exporter
-    cannot write, or a file whose logits differ from the model's by more than ``tolerance``; with None they are
-    left for the caller to check.
+    cannot write, windows that are empty or longer than the block, or a file whose logits differ from the model's by
+    more than ``tolerance``; with None they are left for the caller to check. Leaves a GPT in evaluation mode.
     """
-    tokens = random_tokens((batch, time or model.config.block), model.config.vocab)
+    block = model.config.block
+    length = block if time is None else time
+    if length > block:
+        raise BookError(f"a window of {length} characters is longer than the model's block; give {block} at most")
+    tokens = random_tokens((batch, length), model.config.vocab)
+    if isinstance(model, GPT):  # what torch.export captured has no such switch
+        model.eval()
     return _export(model, (tokens,), INPUTS["prefill"], OUTPUTS["prefill"], path, opset, dynamo, tolerance)
 
 
@@ -109,7 +115,9 @@ class _Step(nn.Module):
 
 
 def random_tokens(shape: tuple[int, ...], vocab: int) -> Tensor:
-    """Draw tokens to trace a model with, the same at each call."""
+    """Draw tokens to trace a model with, the same at each call; BookError for a shape that holds none."""
+    if min(shape) < 1:
+        raise BookError(f"tokens of shape {shape} are none; give 1 or more of each")
     return torch.randint(0, vocab, shape, generator=torch.Generator().manual_seed(0))
 
 

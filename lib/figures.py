@@ -59,14 +59,13 @@ def front(ax: Axes, rows: Sequence[lineup.Row], judged: Sequence[Judged]) -> lis
 
 
 def _place(row: lineup.Row) -> dict[str, object]:
-    """Say where a point's name goes: FP32's below to the left, others' that were measured below to the right, and
-    what was modelled above, or below where it lies under zero. Of the two slowest that were modelled, both near no
-    loss, the left one's goes to the left and the right one's to the right.
+    """Say where a point's name goes. What was measured: FP32's below to the left, others' below to the right. What was
+    modelled: above, or below to the right where it lies under zero or costs next to nothing; FP32 above.
     """
-    to_the_left = row.entry.name == "a10" or (row.entry.quality == lineup.EXACT and row.entry.name != "a53")
-    if to_the_left:
+    measured, exact = row.tokens_per_s.provenance == "measured", row.entry.quality == lineup.EXACT
+    if measured and exact:
         return {"xytext": (-3, -5), "va": "top", "ha": "right", "rotation": 50}
-    if row.tokens_per_s.provenance == "measured" or row.ppl_increase_pct.value < -0.01:
+    if measured or (not exact and row.ppl_increase_pct.value < 0.01):
         return {"xytext": (0, -5), "va": "top", "rotation": -50}
     return {"xytext": (0, 5), "rotation": 50}
 

@@ -237,6 +237,12 @@ class Stepper:
         return logits[0]
 
 
+def check_seed(seed: int) -> None:
+    """Raise BookError for a seed that NumPy or PyTorch would not take."""
+    if not 0 <= seed < 2**63:
+        raise BookError(f"seed is {seed}; it must not be negative, and be below 2^63")
+
+
 def generate(
     model: GPT,
     prompt: Sequence[int],
@@ -250,7 +256,7 @@ def generate(
     temperature 0 is greedy; above 0 the logits are divided by it and sampled, from the ``top_k``
     likeliest when given, with a generator seeded by ``seed``. Leaves the model in evaluation mode.
     Raises BookError for an empty prompt, one longer than the block, a token outside the vocabulary,
-    a temperature or length that is negative or not finite, or a top_k below 1.
+    a temperature or length that is negative or not finite, a top_k below 1, or a seed as ``check_seed``.
     """
     if not prompt:
         raise BookError("the prompt is empty; give at least one character")
@@ -262,6 +268,7 @@ def generate(
         raise BookError(f"the prompt holds tokens outside 0 to {model.config.vocab - 1}; encode it with lib.text")
     if length < 0 or not 0 <= temperature < math.inf or (top_k is not None and top_k < 1):
         raise BookError("length and temperature must be 0 or more and finite, and top_k must be at least 1")
+    check_seed(seed)
     return _generate(Stepper(model.eval()), prompt, length, temperature, top_k, seed)
 
 

@@ -116,7 +116,8 @@ def _work(
 def _macs(node: onnx.NodeProto, shapes: dict[str, list[int]]) -> int:
     """Count the multiply-accumulates of a product: one for each output and each value summed for it."""
     outputs, operand = shapes[node.output[0]], shapes[node.input[1]]
-    summed = math.prod(operand[1:]) if node.op_type == "Conv" else operand[-2]
+    turned = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)  # of a Gemm: (out, in)
+    summed = math.prod(operand[1:]) if node.op_type == "Conv" else operand[-1 if turned else -2]
     return math.prod(outputs) * summed
 
 

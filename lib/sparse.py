@@ -25,7 +25,7 @@ import torch
 
 from lib.affine import per_channel
 from lib.checkpoint import load_tensors, save_tensors
-from lib.deploy import DeployedGPT
+from lib.deploy import DeployedGPT, check_unmasked
 from lib.errors import BookError
 from lib.files import atomic_write
 from lib.gpt import GPT, GPTConfig
@@ -124,6 +124,7 @@ def write_sparse(path: str | os.PathLike[str], model: GPT, layout: str, number: 
     """
     if layout not in LAYOUTS or number not in BITS:
         raise BookError(f"{layout}, {number}: choose one of {', '.join(LAYOUTS)} and one of {', '.join(BITS)}")
+    check_unmasked(model)
     stored: Parts = {}
     for name, tensor in model.state_dict().items():
         array = tensor.detach().cpu().numpy()

@@ -9,6 +9,7 @@ icpx, whose three stages to an FPGA are ``STAGES``; why a new project should not
 from __future__ import annotations
 
 import hashlib
+import numbers
 import os
 import shutil
 import subprocess
@@ -240,9 +241,9 @@ def _check(weight: np.ndarray, x: np.ndarray, multiplier: int, shift: int) -> No
         raise BookError(f"a weight {weight.shape} does not multiply an input {x.shape}; give (out, in) and (in,)")
     if not (1 <= weight.shape[0] <= MOST_ROWS and 1 <= weight.shape[1] <= MOST_COLUMNS):
         raise BookError(f"a weight {weight.shape} is empty or beyond {MOST_ROWS:,} by {MOST_COLUMNS:,}; divide it")
-    if not 1 <= multiplier <= LARGEST_MULTIPLIER:
+    if not isinstance(multiplier, numbers.Integral) or not 1 <= multiplier <= LARGEST_MULTIPLIER:
         raise BookError(f"the multiplier is {multiplier}; give an integer from 1 to 2^31 - 1")
-    if not 0 <= shift <= LARGEST_SHIFT:
+    if not isinstance(shift, numbers.Integral) or not 0 <= shift <= LARGEST_SHIFT:
         raise BookError(f"the shift is {shift}; give an integer from 0 to {LARGEST_SHIFT}")
 
 

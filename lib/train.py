@@ -33,7 +33,7 @@ from lib.corpus import SOURCES, Corpus, load_stories, open_corpus
 from lib.errors import BookError, run_command
 from lib.evaluate import scores_beside, torch_logits
 from lib.files import atomic_write, read_json, write_json
-from lib.gpt import CONFIGS, GPT
+from lib.gpt import CONFIGS, GPT, check_seed
 from lib.processor import processor_name
 
 BETAS = (0.9, 0.95)  # Table 1.2's AdamW
@@ -83,9 +83,8 @@ class TrainConfig:
         if self.bf16 not in ("auto", "on", "off"):
             raise BookError(f"bf16 is {self.bf16!r}; choose auto, on or off")
         check_above_zero(self, "steps", "batch", "accumulate", "lr", "clip", "eval_every", "eval_chars")
-        if self.seed >= 2**63:
-            raise BookError(f"seed is {self.seed}; it must be below 2^63")
-        check_not_negative(self, "min_lr", "warmup", "weight_decay", "seed")
+        check_not_negative(self, "min_lr", "warmup", "weight_decay")
+        check_seed(self.seed)
 
     @property
     def characters_per_step(self) -> int:

@@ -639,6 +639,7 @@ def test_a_data_set_of_another_model(digits: ImageSet) -> None:
         (lambda: ViTConfig(10, 1, 3), "does not divide into 3 heads"),
         (lambda: ViTConfig(12, 1, 3, image=30, patch=8), "does not divide into patches"),
         (lambda: train.ImageTraining("deit_t"), "not one to train"),
+        (lambda: train.ImageTraining("pico_digits", seed=2**63), "seed is 9223372036854775808"),
         (lambda: qat.QatTraining("pico_digits", method="minmax"), "calibrated, not trained"),
         (lambda: quantise.recipe("hawq"), "method 'hawq' is unknown"),
         (lambda: quantise.Recipe(softmax="cordic"), "choose one of float, iexp, base2"),
@@ -661,6 +662,11 @@ def test_commands_refuse_in_one_sentence(command: Callable, tmp_path: Path, monk
         qat.main, "--model", "pico_digits", "--base", tmp_path / "x.safetensors", "--out", tmp_path
     )
     assert code == 2 and "holds another model" in error
+    train.save_vit(tmp_path / "x.safetensors", train.fresh(train.ImageTraining("pico_digits")))
+    code, _, error = command(
+        qat.main, "--model", "pico_digits", "--base", tmp_path / "x.safetensors", "--out", tmp_path
+    )
+    assert code == 2 and "ships no teacher_digits; train it by python -m lib.acap.train --model teacher_digits" in error
 
 
 def test_the_training_command_writes_a_checkpoint_and_its_card(command: Callable, tmp_path: Path) -> None:

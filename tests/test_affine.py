@@ -37,11 +37,14 @@ def test_narrow_grid_is_its_own_mirror_and_a_wide_one_is_half_a_step_finer(peak:
 
 
 @given(ends, ends)
-def test_power_of_two_steps_only_widen_the_range(a: float, b: float) -> None:
+def test_power_of_two_steps_widen_the_span_and_take_half_a_step_of_one_end_at_most(a: float, b: float) -> None:
     grid = asymmetric(min(a, b), max(a, b))
     rounded = power_of_two(grid)
     assert np.log2(rounded.scale) % 1 == 0
     assert 1 <= rounded.scale / grid.scale < 2
+    (low, high), (new_low, new_high) = ((g.scale * (n - g.zero) for n in (g.first, g.last)) for g in (grid, rounded))
+    assert max(new_low - low, high - new_high) <= 0.501 * rounded.scale
+    assert new_high - new_low >= high - low
     assert rounded.round(np.zeros(1))[0] == 0
 
 

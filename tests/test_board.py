@@ -406,6 +406,7 @@ def test_a_wrong_command_is_one_sentence(command: Command) -> None:
         (("Once", "--port", "sim", "--length", -1), "error: --length, --seed and --temperature"),
         (("Once", "--port", "sim", "--seed", -1), "error: --length, --seed and --temperature"),
         (("Once", "--port", "sim", "--lanes", 12), "error: LANES is 12"),
+        (("Once", "--port", "sim", "--model", "no.safetensors"), "error: the checkpoint no.safetensors does not exist"),
     ]:
         code, out, err = command(host.main, *arguments)
         assert (code, out) == (2, "") and err.startswith(said)

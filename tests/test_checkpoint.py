@@ -131,3 +131,9 @@ def test_a_shipped_checkpoint_is_found_by_its_name(tmp_path: Path, monkeypatch: 
     for name in ("colossal", "pocket", "../nano"):
         with pytest.raises(BookError, match=f"no checkpoint called '{name}'; it ships: nano, nano_pruned"):
             load_shipped(name)
+
+
+@pytest.mark.parametrize("name", ["pico_cifar10", "pocket_dpu", "pocket_qat_w4a8"])
+def test_a_shipped_checkpoint_of_another_kind_is_refused(name: str) -> None:
+    with pytest.raises(BookError, match=f"{name} is no GPT in floating point; load it as the chapter"):
+        load_shipped(name)

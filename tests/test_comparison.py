@@ -64,12 +64,12 @@ def test_rows_appear_once_they_are_recorded() -> None:
         vitis__report__modelled_ms_per_token=9.0,
         silicon__pocket__lanes64__tokens_per_s=3000.0,
         silicon__pocket__xcup__lanes64__dsp=77,
-        silicon__sparse__lane_balanced__tokens_per_s=4800.0,
         silicon__nano__ecp5__lanes32__tokens_per_s=4000.0,
         silicon__nano__ecp5__lanes32__weight_bits=6,
         gate__largest_char_ppl_increase_pct=2.0,
     )
     some.figures["vitis.pocket.modelled_ms_per_token"] = Result("v", 5.0, "ms", "modelled")
+    some.figures["silicon.sparse.lane_balanced.tokens_per_s"] = Result("s", 4800.0, "tokens/s", "modelled")
     found = {row.entry.name: row for row in lineup.rows(some, "stories")}
     assert list(found) == [
         "c_int8",
@@ -83,6 +83,8 @@ def test_rows_appear_once_they_are_recorded() -> None:
     assert found["c_int8"].gate is False and found["c_fp32"].gate is True and found["dpu"].gate is None
     assert [r.value for r in found["c_int8"].spread] == [50.0, 60.0] and found["c_fp32"].spread is None
     assert found["dpu"].tokens_per_s.value == pytest.approx(200) and found["dpu"].ms_per_token.value == 5
+    sparse = found["core_sparse_lane_balanced"].tokens_per_s
+    assert sparse.value == pytest.approx(4800) and sparse.provenance == "modelled"
     assert found["core_lanes64"].resources[0][0] == "DSP" and found["ecp5_lanes32"].entry.model == "nano"
     assert set(found["dpu"].figures()) == {"tokens_per_s", "ms_per_token"}
     assert len(lineup.absent(some)) == 1

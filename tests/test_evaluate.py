@@ -255,18 +255,21 @@ def test_the_command_scores_a_checkpoint_and_fills_its_card(
         monkeypatch.delenv(collection.variable, raising=False)
     model, path = random_model(SMALL), tmp_path / "small.safetensors"
     save_model(path, model)
-    write_json(path.with_suffix(".json"), {"step": 7})
+    write_json(path.with_suffix(".json"), {"step": 7, "scores": {"stories": {"bpc": 1.0}}})
     code, told, _ = command(evaluate.main, path, "--characters", 1000, "--write-card")
     assert code == 0
     card = json.loads(path.with_suffix(".json").read_text())
     scores = score_corpus(torch_logits(model), corpus.load_builtin(), 1000, 16, 8, progress=False)
     assert card["step"] == 7
-    assert list(card["scores"]) == ["builtin"]
+    assert list(card["scores"]) == ["stories", "builtin"]  # a text that is not at hand now keeps its score
     assert card["scores"]["builtin"] == evaluate.summary(scores)
     assert card["scores"]["builtin"]["bpc"] == pytest.approx(scores.bpc, abs=1e-5)
     assert card["scores"]["builtin"]["characters"] == 1000
     assert f"builtin: characters 1000, stride 8, bpc {scores.bpc:.3f}" in told
 
+    write_json(path.with_suffix(".json"), {"scores": {"corpus": "builtin", "bpc": 1.0}})
+    code, _, told = command(evaluate.main, path, "--write-card")
+    assert code == 2 and "holds scores beside another model" in told
     missing = tmp_path / "missing"
     path.with_suffix(".json").unlink()
     for arguments, complaint in (

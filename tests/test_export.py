@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Callable
 
@@ -58,6 +59,12 @@ def test_dynamo_writes_one_file_that_computes_the_same(model: GPT, tmp_path: Pat
     assert saved.opset_import[0].version == 20 and (signature.batch, signature.time) == (1, 16)
     tokens = RNG(1).integers(0, SMALL.vocab, (2, 16))
     np.testing.assert_allclose(export.onnx_logits(path)(tokens), torch_logits(model)(tokens), atol=1e-5)
+
+
+def test_a_model_in_training_is_written_as_it_predicts(tmp_path: Path) -> None:
+    model = GPT(dataclasses.replace(SMALL, dropout=0.5)).train()
+    export.export_prefill(model, tmp_path / "x.onnx", batch=1)
+    assert not model.training
 
 
 def test_every_shape_is_static(folder: Path) -> None:
@@ -120,6 +127,11 @@ def test_what_cannot_be_exported_is_refused(random_model: Callable[..., GPT], tm
     model = random_model(SMALL)
     with pytest.raises(BookError, match="dynamo exporter writes opsets 18"):
         export.export_prefill(model, tmp_path / "x.onnx", opset=17, dynamo=True)
+    with pytest.raises(BookError, match="window of 17 characters is longer than the model's block; give 16"):
+        export.export_prefill(model, tmp_path / "x.onnx", time=17)
+    for empty in ({"batch": 0}, {"time": 0}):
+        with pytest.raises(BookError, match="give 1 or more of each"):
+            export.export_prefill(model, tmp_path / "x.onnx", **empty)
     with pytest.raises(BookError, match="away from the model's"):
         export.export_prefill(model, tmp_path / "x.onnx", tolerance=-1.0)
     prune.l1_unstructured(model.blocks[0].feed_forward.up, "weight", 0.5)

@@ -181,6 +181,7 @@ def test_sampling_repeats_with_its_seed_and_follows_the_distribution(random_mode
         ([1], {"top_k": 0}, "top_k must be at least 1"),
         ([1], {"temperature": -1.0}, "must be 0 or more"),
         ([1], {"length": -1}, "must be 0 or more"),
+        ([1], {"seed": 2**63}, "seed is 9223372036854775808"),
     ],
 )
 def test_an_impossible_request_is_told_at_once(prompt: list[int], options: dict[str, float], complaint: str) -> None:

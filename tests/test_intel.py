@@ -290,6 +290,9 @@ def test_a_damaged_or_foreign_ir_is_refused(
     copied.with_suffix(".json").write_text(json.dumps({"kind": "step"}))
     with pytest.raises(BookError, match="no card of an IR"):
         load_ir(copied)
+    with pytest.raises(BookError, match="step.json is no card of an IR and would be lost"):
+        save_ir(load_ir(folder / "step.xml")[0], copied, NANO, "step.onnx")
+    assert json.loads(copied.with_suffix(".json").read_text()) == {"kind": "step"}
     copied.with_suffix(".json").unlink()
     with pytest.raises(BookError, match="card .*step.json does not exist"):
         load_ir(copied)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Callable
 
 import networkx as nx
 import numpy as np
 import onnx
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
@@ -131,6 +133,15 @@ def test_work_is_counted_from_the_graph(step: onnx.ModelProto) -> None:
     assert sum(work.macs for work in device) == weights + attention
     assert sum(work.weight_bytes for work in device) == weights
     assert sum(work.macs for work in counted if work.segment.device == CPU) == 0
+
+
+def test_a_gemm_s_weight_may_lie_either_way(tmp_path: Path) -> None:
+    """PyTorch exports a linear layer with its weight turned, (out, in)."""
+    path = export.export_part(torch.nn.Linear(16, 64), torch.randn(1, 16), tmp_path / "gemm.onnx")
+    graph = onnx.load(path)
+    assert [node.op_type for node in graph.graph.node] == ["Gemm"]
+    gemm = Operators("X", frozenset({"Gemm"}), lambda node, values: (node.op_type,), "these tests")
+    assert [work.macs for work in offload.works(graph, partition(graph, gemm)) if work.macs] == [16 * 64]
 
 
 def test_the_timeline_adds_up_and_can_be_turned_round(step: onnx.ModelProto) -> None:

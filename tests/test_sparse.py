@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Callable
 
@@ -17,7 +18,7 @@ from lib.checkpoint import load_tensors, save_model, save_tensors
 from lib.deploy import DeployedGPT, deploy, fold_norms
 from lib.errors import BookError
 from lib.gpt import GPT, GPTConfig
-from lib.prune import one_shot
+from lib.prune import apply, one_shot
 from lib.sparse import LAYOUTS, compress, decode, encode, megabytes, read_sparse, write_sparse
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=64, block=8)
@@ -129,3 +130,8 @@ def test_bad_files_are_refused_in_a_sentence(tmp_path: Path, model: GPT) -> None
             read_sparse(path)
     with pytest.raises(BookError, match="choose one of dense, bitmask, index, gap and one of fp32, int8"):
         write_sparse(path, model, "bitmap", "fp32")
+    masked = copy.deepcopy(model)
+    apply(masked, "unstructured", 0.5)
+    with pytest.raises(BookError, match="still masked; call lib.prune.remove"):
+        write_sparse(tmp_path / "masked", masked, "bitmask", "fp32")
+    assert not (tmp_path / "masked").exists()

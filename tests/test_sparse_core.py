@@ -174,7 +174,7 @@ def test_shipped_integer_models_have_their_checkpoints_zeros(name: str) -> None:
     [
         (Shape(1, 8, 1, 8, 9), 8, {}, "the width is 8; the sparse core needs 16 or more"),
         (Shape(1, 16, 1, 8, 9), 32, {}, "LANES is 32; the sparse core has one for an output, 16 at most"),
-        (Shape(1, 520, 65, 8, 9), 520, {}, "LANES is 520; the load port tells the banks of 512 sparse lanes apart"),
+        (Shape(1, 520, 65, 8, 9), 520, {}, "LANES is 520; the load port tells the banks of 512 lanes apart"),
         (Shape(1, 16, 1, 8, 9), 16, {"drain": 8}, "DRAIN is 8; the sparse core has 4 requantisers"),
         (Shape(1, 16, 1, 8, 9), 16, {"entries": 2**21}, "a lane is to hold 2097152 entries; choose 2 to 2.20"),
     ],

@@ -126,7 +126,9 @@ def test_arrays_that_do_not_fit_are_refused_in_a_sentence() -> None:
         (lambda: sycl.matvec(weight, x[:2], 1, 0), "does not multiply an input"),
         (lambda: sycl.matvec(weight[:, :0], x[:0], 1, 0), "empty or beyond"),
         (lambda: sycl.matvec(weight, x, 0, 0), "the multiplier is 0"),
+        (lambda: sycl.matvec(weight, x, 1.5, 0), "the multiplier is 1.5; give an integer"),
         (lambda: sycl.matvec_reference(weight, x, 1, 63), "the shift is 63"),
+        (lambda: sycl.matvec_reference(weight, x, 1, 2.0), "the shift is 2.0; give an integer"),
         (lambda: sycl.mismatches(numbers, x), "cannot be compared"),
         (lambda: sycl.build("matmul"), "'matmul' is no SYCL program; choose one of vector_add, matvec"),
     ]

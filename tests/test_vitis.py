@@ -29,11 +29,12 @@ from lib.pieces import read
 from lib.ptq import calibration_windows
 from lib.train import Place
 from lib.vitis import activation, arch, eightbit, rewrite, vart
-from lib.vitis.build import Built, build
+from lib.vitis.build import Built, build, load_either
 from lib.vitis.host import DPUStep, runtime
 from lib.vitis.operators import DPU, Answer, ask_pyxir, has_pyxir, recorded
 from lib.vitis.quantise import write_calibration
 
+Command = Callable[..., tuple[int, str, str]]
 SMALL = GPTConfig(n_layer=2, n_head=2, n_embd=32, block=16, activation="relu")
 HW = ROOT / "hw" / "vitis_ai"
 
@@ -185,6 +186,33 @@ def test_the_host_writes_what_the_whole_graph_writes(built: Built) -> None:
     np.testing.assert_array_equal(export.step_logits(host)(tokens), export.step_logits(whole)(tokens))
     assert list(generate(host, [1, 2, 3], 60)) == list(generate(whole, [1, 2, 3], 60))  # past refills
     assert host.runtime == "CPU stand-in for VART"
+
+
+def test_another_model_in_the_folder_leaves_nothing_of_the_first(
+    random_model: Callable[..., GPT], small_corpus: Corpus, tmp_path: Path
+) -> None:
+    """Least of all what was compiled from it, which no manifest holds against its piece."""
+    tiny = GPTConfig(n_layer=1, n_head=2, n_embd=32, block=16, activation="relu")
+    for config, windows in ((SMALL, 2), (tiny, 1)):
+        model = rewrite.folded(random_model(config), turned=True)
+        found = build(model, calibration_windows(small_corpus, windows, 16), tmp_path, every=8)
+        for piece in tmp_path.glob("*_dpu.onnx"):
+            for kind in (".xir", ".xmodel"):  # stands for the compiler
+                if config is SMALL:
+                    piece.with_suffix(kind).touch()
+    assert not list(tmp_path.glob("*.xir")) + list(tmp_path.glob("*.xmodel"))
+    assert sorted(p.stem for p in tmp_path.glob("[0-9]*.onnx")) == sorted(piece.name for piece in read(tmp_path)[0])
+    assert sorted((tmp_path / "calibration").iterdir()) == sorted(found.files)
+
+
+def test_build_reads_either_kind_of_checkpoint() -> None:
+    for name in ("pocket_relu", "pocket_dpu"):
+        assert load_either(CHECKPOINTS / f"{name}.safetensors").config.activation == "relu"
+
+
+def test_eightbit_refuses_a_student_that_is_not_the_teacher_with_relu(command: Command, tmp_path: Path) -> None:
+    code, _, told = command(eightbit.main, "--student", "pocket", "--source", "builtin", "--out", tmp_path)
+    assert code == 2 and "the student pocket is not pocket with ReLU; name one that is by --student" in told
 
 
 def test_the_calibration_set_is_files(random_model: Callable[..., GPT], tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 # From the quantised pieces to xmodels for the DPU of a ZCU104.
 #
 # The report's commands, vai_q_onnx and vai_c_onnx, are no more: AMD Quark quantises (python -m lib.vitis.build, on any
-# machine, makes FOLDER), and the compiler of Vitis AI 3.0 is vai_c_xir, in AMD's container, where this script runs. 3.0 is
-# the last with a board image for the ZCU104; the tag "latest" is 3.5.
+# machine, makes FOLDER), and the compiler of Vitis AI 3.0 is vai_c_xir, in AMD's container, where this script runs.
+# 3.0 is the last with a board image for the ZCU104; the tag "latest" is 3.5.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)

@@ -58,8 +58,9 @@ def main() -> None:
     board = boards.board(given.board)
     if generated and board is not boards.VCK190:
         raise BookError(f"sources are written for vck190 only; leave --out away to see the design for {board.name}")
-    if generated:
-        codegen.old_files(given.out)  # refuses what is no folder of a design, before the search and not after it
+    if generated:  # refused before the search and not after it: what is no folder of a design, and other widths
+        codegen.old_files(given.out)
+        codegen.check_widths(budget.cheapest_widths(name, board, given.min_accuracy))
     design = budget.choose(name, board, given.latency_ms, given.min_accuracy, generated, given.seconds)
     report(name, design)
     if generated:

@@ -16,7 +16,7 @@ from lib.acap.vit import CONFIGS, ViTConfig
 from lib.errors import BookError
 
 BATCHES = range(1, 13)  # of a front
-LARGEST_BATCH = 16  # among which ``choose`` looks
+CHOICES = range(1, 17)  # among which ``choose`` looks
 FP32, W4 = Widths(32, 32), Widths(8, 4)
 
 
@@ -92,7 +92,7 @@ def front(
 def choose(
     name: str, board: Board, budget_ms: float, least: float, generated: bool = False, seconds: float = 60.0
 ) -> Design:
-    """Return the design of most images a second within the budget, of up to LARGEST_BATCH images.
+    """Return the design of most images a second within the budget, of the batches in CHOICES.
 
     BookError names the nearest if no design keeps the budget.
     ``generated`` is ``Kernel``'s: whether the design is to be written by ``lib.acap.codegen``.
@@ -100,7 +100,7 @@ def choose(
     if not budget_ms > 0:
         raise BookError(f"a latency of {budget_ms:g} ms cannot be met; give a positive one with --latency-ms")
     widths = cheapest_widths(name, board, least)
-    designs = front(model(name)[1], board, Kernel(widths, generated), seconds, range(1, LARGEST_BATCH + 1))
+    designs = front(model(name)[1], board, Kernel(widths, generated), seconds, CHOICES)
     within = [design for design in designs if design.latency_ms <= budget_ms]
     if not within:
         nearest = min(designs, key=lambda design: design.latency_ms)

@@ -149,9 +149,15 @@ def add_models(parser: argparse.ArgumentParser) -> None:
 
 def chosen_models(dataset: str, given: argparse.Namespace) -> tuple[ViT, ViT]:
     """Return the base and the teacher that ``--base`` and ``--teacher`` name; BookError as ``load_vit``."""
-    named = ((given.base, f"pico_{dataset}"), (given.teacher, f"teacher_{dataset}"))
-    base, teacher = (load_vit(path or shipped(name), CONFIGS[name]) for path, name in named)
-    return base, teacher
+    return _model(f"pico_{dataset}", given.base, "--base"), _model(f"teacher_{dataset}", given.teacher, "--teacher")
+
+
+def _model(name: str, path: Path | None, flag: str) -> ViT:
+    if path is None and not shipped(name).exists():
+        raise BookError(
+            f"the book ships no {name}; train it by python -m lib.acap.train --model {name}, and name it by {flag}"
+        )
+    return load_vit(path or shipped(name), CONFIGS[name])
 
 
 def main() -> None:

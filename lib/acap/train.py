@@ -29,6 +29,7 @@ from lib.acap.vit import CONFIGS, PIXEL_ZERO, ViT, ViTConfig
 from lib.checkpoint import load_tensors, save_tensors
 from lib.errors import BookError, run_command
 from lib.files import read_json, write_json
+from lib.gpt import check_seed
 from lib.train import (
     add_fields,
     check_above_zero,
@@ -65,7 +66,8 @@ class ImageTraining:
         if self.bf16 not in ("on", "off"):
             raise BookError(f"bf16 is {self.bf16!r}; choose on or off")
         check_above_zero(self, "steps", "batch", "lr", "clip")
-        check_not_negative(self, "min_lr", "warmup", "weight_decay", "seed")
+        check_not_negative(self, "min_lr", "warmup", "weight_decay")
+        check_seed(self.seed)
 
     @property
     def dataset(self) -> str:

@@ -77,6 +77,7 @@ def save_ir(
     """
     path = _xml(path)
     model_kind(model, config, str(path))
+    _check_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent) as folder:
         scratch = Path(folder) / path.name
@@ -91,6 +92,7 @@ def write_card(path: str | os.PathLike[str], config: GPTConfig, source: str) -> 
     """Write the card of a pair that is there already; BookError if it is not of ``config``."""
     path = _pair(path)
     model = _read(path)
+    _check_place(path)
     card = Card(
         kind=model_kind(model, config, str(path)),
         config=dataclasses.replace(config, dropout=0.0),
@@ -102,6 +104,13 @@ def write_card(path: str | os.PathLike[str], config: GPTConfig, source: str) -> 
     )
     write_json(path.with_suffix(".json"), dataclasses.asdict(card))
     return card
+
+
+def _check_place(path: Path) -> None:
+    """Raise BookError if another JSON file, a checkpoint's card say, lies where the card of an IR is to go."""
+    place = path.with_suffix(".json")
+    if place.exists() and "xml_sha256" not in (read_json(place, "the IR's card") or {}):
+        raise BookError(f"{place} is no card of an IR and would be lost; give the IR another name")
 
 
 def load_ir(path: str | os.PathLike[str], config: GPTConfig | None = None) -> tuple[ov.Model, Card]:

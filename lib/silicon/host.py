@@ -295,8 +295,8 @@ def main() -> None:
     given = parser.parse_args()
     if min(given.length, given.seed) < 0 or not 0 <= given.temperature < float("inf"):
         raise BookError("--length, --seed and --temperature must be 0 or more and finite")
-    prompt, load_model = encode_prompt(given.prompt), load if given.model.endswith(".safetensors") else load_shipped
-    calibrated, _ = load_model(given.model)
+    prompt = encode_prompt(given.prompt)
+    calibrated, _ = load(given.model) if given.model.endswith(".safetensors") else load_shipped(given.model)
     model = calibrated.model
     with opened(given.port, model.shape, given.lanes) as line:
         board = Board(Link(line, SIMULATED_PATIENCE if given.port == "sim" else PATIENCE), model, given.load)

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Sequence
+from typing import ClassVar, Sequence
 
 import numpy as np
 
 from lib.errors import BookError
 from lib.silicon.golden import IntegerModel, Product, Shape, check
-
-MOST_LANES = 2048  # a word to load names its bank of eight lanes in eight bits
 
 
 class Memory(IntEnum):
@@ -41,6 +39,8 @@ class Layout:
     lanes: multipliers; drain: requantisers that empty them; ultra: UltraRAM for weights, keys and values.
     """
 
+    MOST_LANES: ClassVar[int] = 2048  # a word to load names its bank, eight lanes wide, in eight bits
+
     shape: Shape
     lanes: int
     drain: int = 8
@@ -59,8 +59,8 @@ class Layout:
             raise BookError(f"LANES is {lanes}; a width of {shape.width} feeds {most} at most")
         if shape.block <= self.groups:
             raise BookError(f"the block is {shape.block}; {self.groups} groups of lanes need a longer one")
-        if lanes > MOST_LANES:
-            raise BookError(f"LANES is {lanes}; the load port tells the banks of {MOST_LANES} lanes apart")
+        if lanes > self.MOST_LANES:
+            raise BookError(f"LANES is {lanes}; the load port tells the banks of {self.MOST_LANES} lanes apart")
         if self.drain not in (1, 2, 4, 8):
             raise BookError(f"DRAIN is {self.drain}; it must be 1, 2, 4 or 8")
         if shape.vocab > 256:

@@ -14,7 +14,7 @@ Shapes in the comments: N layers, C width, R lanes, T beats, P passes, O outputs
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Sequence
+from typing import ClassVar, Sequence
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from lib.errors import BookError
 from lib.silicon.golden import IntegerModel, Shape, check
 from lib.silicon.image import Image, Layout, Memory, banked, beside_the_lanes, bits, entries, joined
 
-MOST_LANES = 512  # a word to load names its bank, two lanes wide, in eight bits
 WAYS = 4  # elements of a vector that come in a clock
 STEP = 4096  # rows of entries are counted in UltraRAMs
 # Beats from a pass' first to the one that can read the first word of a vector: of the norm's, which has a start; of
@@ -37,6 +36,8 @@ class SparseLayout(Layout):
     entries: rows of entries, of all matrices together, that each lane's memory holds.
     """
 
+    MOST_LANES: ClassVar[int] = 512  # a bank is two lanes wide here
+
     drain: int = WAYS
     entries: int = STEP
 
@@ -46,8 +47,6 @@ class SparseLayout(Layout):
             raise BookError(f"the width is {self.shape.width}; the sparse core needs {4 * WAYS} or more")
         if self.lanes > self.shape.width:
             raise BookError(f"LANES is {self.lanes}; the sparse core has one for an output, {self.shape.width} at most")
-        if self.lanes > MOST_LANES:
-            raise BookError(f"LANES is {self.lanes}; the load port tells the banks of {MOST_LANES} sparse lanes apart")
         if self.drain != WAYS:
             raise BookError(f"DRAIN is {self.drain}; the sparse core has {WAYS} requantisers, leave it out")
         if not 2 <= self.entries <= 1 << 20:

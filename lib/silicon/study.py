@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.metadata
-import inspect
 import json
 import re
 import time
@@ -73,8 +72,8 @@ def routed_hash() -> str:
     """Return a hash of what decides how a board is routed: its sources and pins, how they are made into a netlist, and
     what nextpnr is told. Comments aside.
     """
-    texts = (bitstream.FOLDER / "ulx3s.lpf").read_text(), inspect.getsource(registers)
-    code = [re.sub(r"#.*", "", text).split() for text in texts]
+    files = bitstream.FOLDER / "ulx3s.lpf", Path(registers.__file__)
+    code = [re.sub(r"#.*", "", file.read_text()).split() for file in files]
     return _hash([sources_hash(bitstream.TOP), *code, COMMANDS["ecp5"], bitstream.PART, bitstream.EFFORT])
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from lib.checkpoint import load_model
+from lib.checkpoint import load_model, load_tensors
 from lib.corpus import SOURCES, load_stories
 from lib.errors import BookError, run_command
 from lib.export import OnnxStep
@@ -21,7 +21,7 @@ from lib.gpt import GPT
 from lib.partition import Partition
 from lib.ptq import calibration_windows, check_windows
 from lib.segments import split, write
-from lib.vitis.eightbit import load_shipped_eightbit
+from lib.vitis.eightbit import load_eightbit, load_shipped_eightbit
 from lib.vitis.quantise import cut, dpu_nodes, prepare, quantise, write_calibration
 from lib.vitis.rewrite import rewritten
 
@@ -49,6 +49,7 @@ class Built:
 def build(model: GPT, windows: np.ndarray, folder: Path, every: int = EVERY) -> Built:
     """Build a model for the DPU, calibrated on windows (N, block) of int64 tokens, one step in ``every``.
 
+    What an earlier build left in the folder, and what was compiled from it, goes.
     Raises BookError for a calibration set that is not the model's (``lib.ptq.check_windows``).
     """
     check_windows(windows, model)
@@ -57,8 +58,17 @@ def build(model: GPT, windows: np.ndarray, folder: Path, every: int = EVERY) -> 
     pieces = cut(plain)
     files = write_calibration(OnnxStep(folder / PREPARED, threads=1), windows, every, folder / "calibration")
     quantised = quantise(folder / PREPARED, files, dpu_nodes(plain, pieces), folder / QUANTISED)
+    for kind in ("onnx", "xir", "xmodel"):
+        for old in folder.glob(f"[0-9][0-9]_*.{kind}"):
+            old.unlink()  # an xmodel does not say which model it was compiled from: it must not outlive its piece
     write(folder, split(onnx.load(quantised), plain, pieces), model.config)
     return Built(folder, pieces, files)
+
+
+def load_either(path: Path) -> GPT:
+    """Read a model with ReLU that ``lib.vitis.activation`` wrote, or one that ``lib.vitis.eightbit`` did."""
+    _, metadata = load_tensors(path)
+    return load_eightbit(path) if isinstance(metadata, dict) and "deployed" in metadata else load_model(path)
 
 
 def main() -> None:
@@ -68,7 +78,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=16, help="windows of training text to calibrate on")
     parser.add_argument("--source", choices=SOURCES, default="auto", help="where the text comes from")
     given = parser.parse_args()
-    model = load_model(given.checkpoint) if given.checkpoint else load_shipped_eightbit()[0]
+    model = load_shipped_eightbit()[0] if given.checkpoint is None else load_either(given.checkpoint)
     if model.config.activation != "relu":
         raise BookError(
             f"{given.checkpoint} has {model.config.activation}, which the DPU lacks; take one that "

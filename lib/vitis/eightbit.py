@@ -199,6 +199,8 @@ def main() -> None:
     config = override(EIGHTBIT, given)
     data = chosen_corpus(given)
     teacher, student = load_shipped(config.model)[0], load_shipped(config.student)[0]
+    if student.config != dataclasses.replace(teacher.config, activation="relu"):
+        raise BookError(f"the student {config.student} is not {config.model} with ReLU; name one that is by --student")
     check_characters(given.characters, teacher.config.block)
     trained, trainer = train(config, data, given.out, teacher, student, resume=given.resume)
     if not leads():

@@ -77,6 +77,8 @@ def write_calibration(model: nn.Module, windows: np.ndarray, every: int, folder:
                         arrays = dict(zip(("token", "position", "cache"), (part.numpy() for part in feed)))
                         np.savez_compressed(file, **arrays)
                 _, cache = model.step(*feed)
+    for old in set(folder.glob("*.npz")) - set(files):
+        old.unlink()  # of an earlier set
     return files
 
 

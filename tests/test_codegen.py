@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import shutil
@@ -405,8 +406,24 @@ def test_stand_in_has_only_the_first_generations_shapes(tmp_path: Path) -> None:
 # ---- Handing over to AMD's tools. ----
 
 
-def run_make(folder: Path, path: str, *targets: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": path, "SDKTARGETSYSROOT": "/sdk"}
+def test_an_engine_s_heap_holds_its_numbers_and_as_much_again_as_amd_gives_any(tiny: Simulation) -> None:
+    array = re.compile(r"static const int(8|32) \w+((?:\[\d+\])+) =")
+    for unit in tiny.design.units.values():
+        graph = (tiny.folder / "aie" / f"{unit.name}_graph.h").read_text()
+        largest = 0
+        for engine in unit.engines:
+            included = re.findall(r'"(weights/\w+\.h)"', (tiny.folder / "aie" / f"{engine.name}.cc").read_text())
+            texts = [(tiny.folder / "aie" / name).read_text() for name in included]
+            arrays = [found for text in texts for found in array.findall(text)]
+            sizes = [int(bits) // 8 * math.prod(map(int, re.findall(r"\d+", sides))) for bits, sides in arrays]
+            largest = max(largest, sum(sizes))
+        decoded = 2 * 8 * unit.k if unit.codes else 0
+        assert f"heap_size(engine) = {largest + decoded + 1024};" in graph and largest + decoded > 0
+    assert all(depth == 0 or depth.bit_count() == 1 and depth >= 16 for _, _, depth in tiny.design.connections)
+
+
+def run_make(folder: Path, path: str, *targets: str, sdk: str = "/sdk") -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": path, "SDKTARGETSYSROOT": sdk}
     return subprocess.run(["make", "-C", folder, *targets], capture_output=True, text=True, env=environment)
 
 
@@ -432,12 +449,15 @@ def test_makefile_names_the_tool_that_is_missing(bare_path: Path, tiny: Simulati
 
 def test_makefile_calls_the_tools_as_documented(tmp_path: Path, bare_path: Path, tiny: Simulation) -> None:
     folder, log = tmp_path / "design", tmp_path / "log"
-    codegen.generate(cascades(), tiny.model, folder)
+    images = np.zeros((2, 1, 8, 8), np.uint8)
+    codegen.generate(cascades(), tiny.model, folder, images=images)
     for tool in ("aiecompiler", "v++", "aarch64-linux-gnu-g++"):
         script = f'#!/bin/sh\necho "{tool} $*" >> {log}\nfor x; do case $last in -o) touch "$x";; esac; last=$x\n'
         script += 'case $x in --output-archive=*) touch "${x#*=}";; esac; done\n'
         (bare_path / tool).write_text(script)
         (bare_path / tool).chmod(0o755)
+    without = run_make(folder, str(bare_path), sdk="")
+    assert without.returncode == 2 and "SDKTARGETSYSROOT is not set" in without.stderr and not log.exists()
     done = run_make(folder, str(bare_path))
     assert done.returncode == 0, done.stderr
     said = log.read_text().splitlines()
@@ -449,13 +469,22 @@ def test_makefile_calls_the_tools_as_documented(tmp_path: Path, bare_path: Path,
         "--output-archive=build/libadf.a aie/graph.cpp"
     )
     compiled = [f"v++ -t hw {platform} -c --freqhz=230000000 -I pl -k {k} -o build/{k}.xo pl/{k}.cpp" for k in kernels]
-    assert said[1 : 1 + len(kernels)] == compiled
-    link, host, package = said[1 + len(kernels) :]
+    assert said[2:-2] == compiled
+    host, link, package = said[1], *said[-2:]
     rest = f"--config system.cfg -o build/design.xsa {objects} build/libadf.a"
     assert link == f"v++ -t hw {platform} -l --freqhz=230000000 {rest}"
     assert host.startswith("aarch64-linux-gnu-g++ -std=c++17 -O2 --sysroot=/sdk") and "-lxrt_coreutil" in host
     assert package.startswith(f"v++ -t hw {platform} -p -o build/design.xclbin build/design.xsa build/libadf.a ")
-    assert "--package.boot_mode sd" in package and "--package.sd_file build/host.exe" in package
+    assert "--package.boot_mode sd" in package
+    on_card = set(re.findall(r"--package.sd_file (\S+)", package))
+    assert on_card == {"build/host.exe", "host/images.bin", "host/golden.bin"}
+    log.unlink()
+    (folder / "pl" / "constants" / "norm1.h").touch()
+    assert run_make(folder, str(bare_path)).returncode == 0
+    again = [line for line in log.read_text().splitlines() if " -c " in line]
+    assert again == [line for line in compiled if " -k norm1 " in line]
+    emulated = run_make(folder, str(bare_path), "-B", "-n", "TARGET=hw_emu").stdout
+    assert "aiecompiler --target=hw " in emulated and "v++ -t hw_emu" in emulated
 
 
 XRT = r"""

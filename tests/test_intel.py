@@ -293,6 +293,9 @@ def test_a_damaged_or_foreign_ir_is_refused(
     with pytest.raises(BookError, match="step.json is no card of an IR and would be lost"):
         save_ir(load_ir(folder / "step.xml")[0], copied, NANO, "step.onnx")
     assert json.loads(copied.with_suffix(".json").read_text()) == {"kind": "step"}
+    copied.with_suffix(".json").write_text("5")
+    with pytest.raises(BookError, match="step.json is no card of an IR and would be lost"):
+        save_ir(load_ir(folder / "step.xml")[0], copied, NANO, "step.onnx")
     copied.with_suffix(".json").unlink()
     with pytest.raises(BookError, match="card .*step.json does not exist"):
         load_ir(copied)

@@ -351,6 +351,17 @@ def test_the_command_refuses_a_foreign_folder_before_it_searches(
     assert code == 2 and "holds something else than a generated design" in told
 
 
+def test_the_command_writes_a_design_with_images_and_what_they_give(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "CHOICES", (2,))  # sixteen searches are for a reader
+    flags = ("--model", "pico-cifar10", "--latency-ms", 1, "--min-accuracy", 70, "--out", tmp_path / "design")
+    code, told, _ = command(acap_main, "design", *flags)
+    assert code == 0 and "with the weights of pico_cifar10_eqvit.safetensors, and 2 random images" in told
+    golden, taken = ((tmp_path / "design" / "host" / f"{name}.bin").read_bytes() for name in ("golden", "images"))
+    assert len(golden) // 4 >= 2 * 10 and any(golden) and len(taken) >= 2 * 3 * 32 * 32
+
+
 def test_the_command_refuses_to_write_other_widths_before_it_searches(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -335,9 +335,14 @@ def test_the_scripts_say_what_they_lack(built: Built, tmp_path: Path) -> None:
     done = run(HW / "compile.sh", built.folder, good)
     assert done.returncode == 2 and "vai_c_xir is not installed" in done.stderr
     refused(run(HW / "deploy.sh", "root@127.0.0.1", built.folder), "is not compiled")
-    (built.folder / "01_dpu.xmodel").touch()
+    compiled = [piece.with_suffix(".xmodel") for piece in sorted(built.folder.glob("*_dpu.onnx"))]
+    for xmodel in compiled[1:]:
+        xmodel.touch()
+    refused(run(HW / "deploy.sh", "root@127.0.0.1", built.folder), "is not compiled")  # stopped midway
+    compiled[0].touch()
     answer = run(HW / "deploy.sh", "root@127.0.0.1", built.folder)
-    (built.folder / "01_dpu.xmodel").unlink()
+    for xmodel in compiled:
+        xmodel.unlink()
     refused(answer, "does not answer" if "ssh is not installed" not in answer.stderr else "ssh is not installed")
 
 
@@ -363,7 +368,8 @@ def test_the_lowering_to_xir_makes_the_piece(built: Built) -> None:
     program = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(program)
     recorder, model = Recorder(), onnx.load(built.folder / "05_dpu.onnx")
-    program.Lowering(model, recorder).lower()
+    lowering = program.Lowering(model, recorder)
+    lowering.lower()
     kinds = [kind for _, kind, _, _ in recorder.made]
     assert {k: kinds.count(k) for k in ("data", "conv2d", "relu", "add", "const")} == {
         "data": 2, "conv2d": 2, "relu": 1, "add": 1, "const": 4,
@@ -375,3 +381,13 @@ def test_the_lowering_to_xir_makes_the_piece(built: Built) -> None:
     assert recorder.made[-1][0] == program.xir_name(model.graph.output[0].name) + "_fix"
     assert all(re.fullmatch("[0-9A-Za-z_]+", name) for name, _, _, _ in recorder.made)
     assert all(a["bit_width"] == 8 and a["if_signed"] for _, kind, a, _ in recorder.made if kind == "fix")
+    made, seen = {name: attributes for name, _, attributes, _ in recorder.made}, set()
+    for node in model.graph.node:
+        name, fixed = program.xir_name(node.output[0]), node.input and node.input[0] in lowering.values
+        if node.op_type == "QuantizeLinear" or (node.op_type == "DequantizeLinear" and fixed):
+            assert 2.0 ** -made[f"{name}_fix"]["fix_point"] == lowering.values[node.input[1]]
+            seen.add(node.op_type)
+        if node.op_type == "DequantizeLinear" and fixed:
+            value = lowering.values[node.input[0]].astype(np.float32) * lowering.values[node.input[1]]
+            assert np.array_equal(made[name]["value"], value.transpose(0, 2, 3, 1) if value.ndim == 4 else value)
+    assert seen == {"QuantizeLinear", "DequantizeLinear"}

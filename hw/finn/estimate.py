@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.metadata
+import importlib.util
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -108,6 +110,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Estimate pocket's feed-forward with FINN.")
     parser.add_argument("--out", type=Path, required=True)
     out = parser.parse_args().out
+    if importlib.util.find_spec("finn") is None:
+        print("error: finn is not installed; run this in the environment that its first lines make", file=sys.stderr)
+        raise SystemExit(2)
+    out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         model = compiled(exported(Path(folder)))
     study = {

@@ -10,15 +10,12 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # shellcheck source=/dev/null
 source "$root/hw/arguments.bash"
 
-check_arguments "$(cat <<USAGE
-usage: $(basename "$0") MODEL.onnx FOLDER [CONFIG]
+check_arguments "usage: $(basename "$0") MODEL.onnx FOLDER [CONFIG]
 
 Writes FOLDER/NAME.fp32.xml and FOLDER/NAME.fp16.xml, NAME being that of MODEL.onnx,
 each with its .bin and a card, .json, that says what the pair holds.
 CONFIG names the model's configuration in lib/gpt.py: pocket (default), nano or report.
-Environment: PYTHON, the interpreter to use (default: the repository's .venv, else python3).
-USAGE
-)" 2 3 "$@"
+Environment: PYTHON, the interpreter to use (default: the repository's .venv, else python3)." 2 3 "$@"
 
 model=$1 folder=$2 config=${3:-pocket}
 [[ -f $model ]] || fail "the ONNX file $model does not exist; check the path"
@@ -27,7 +24,9 @@ if [[ -z ${PYTHON:-} ]]; then
   PYTHON=$root/.venv/bin/python
   [[ -x $PYTHON ]] || PYTHON=python3
 fi
-tools=$(dirname "$(command -v "$PYTHON" || echo "$PYTHON")")
+PYTHON=$(command -v "$PYTHON") || fail "the interpreter that PYTHON names does not exist; correct it"
+[[ $PYTHON == /* ]] || PYTHON=$PWD/$PYTHON
+tools=$(dirname "$PYTHON")
 ovc=$tools/ovc
 [[ -x $ovc ]] || ovc=$(command -v ovc) || fail "ovc is not installed; get it with: $PYTHON -m pip install openvino"
 
@@ -37,7 +36,8 @@ name=$(basename "$model" .onnx)
 for precision in fp32 fp16; do
   compress=False
   [[ $precision == fp16 ]] && compress=True
-  "$ovc" "$model" --output_model "$folder/$name.$precision.xml" --compress_to_fp16=$compress >&2
+  "$ovc" "$model" --output_model "$folder/$name.$precision.xml" --compress_to_fp16=$compress >&2 ||
+    fail "ovc does not take $model (above); export it with lib.export"
   (cd "$root" && "$PYTHON" -m lib.intel.convert "$folder/$name.$precision.xml" \
     --config "$config" --source "$(basename "$model")")
 done

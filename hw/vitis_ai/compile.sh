@@ -10,15 +10,12 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # shellcheck source=/dev/null
 source "$root/hw/arguments.bash"
 
-check_arguments "$(cat <<USAGE
-usage: $(basename "$0") FOLDER [ARCH.json]
+check_arguments "usage: $(basename "$0") FOLDER [ARCH.json]
 
 Compiles every FOLDER/NN_dpu.onnx to FOLDER/NN_dpu.xmodel, for the DPU that ARCH.json describes
 (default: the container's own for the ZCU104). Run it in the Vitis AI 3.0 container:
-  docker run -it --rm -v "\$PWD:/workspace" -w /workspace xilinx/vitis-ai-pytorch-cpu:ubuntu2004-3.0.0.106 bash
-  conda activate vitis-ai-pytorch && hw/vitis_ai/compile.sh out/dpu
-USAGE
-)" 1 2 "$@"
+  docker run -it --rm -v \"\$PWD:/workspace\" -w /workspace xilinx/vitis-ai-pytorch-cpu:ubuntu2004-3.0.0.106 bash
+  conda activate vitis-ai-pytorch && hw/vitis_ai/compile.sh out/dpu" 1 2 "$@"
 
 folder=$1 arch=${2:-/opt/vitis_ai/compiler/arch/DPUCZDX8G/ZCU104/arch.json}
 python=${PYTHON:-python3}
@@ -26,7 +23,10 @@ python=${PYTHON:-python3}
 PYTHONPATH=$root "$python" -m lib.vitis.arch "$arch"
 command -v vai_c_xir >/dev/null ||
   fail "vai_c_xir is not installed; run this in the container xilinx/vitis-ai-pytorch-cpu of Vitis AI 3.0"
-"$python" -c "import xir" 2>/dev/null || fail "xir cannot be imported; run: conda activate vitis-ai-pytorch"
+for package in numpy onnx xir; do
+  "$python" -c "import $package" 2>/dev/null ||
+    fail "$package cannot be imported; run: conda activate vitis-ai-pytorch, and there pip install onnx if it lacks that"
+done
 
 "$python" "$root/hw/vitis_ai/to_xmodel.py" "$folder"
 for graph in "$folder"/*_dpu.xir; do

@@ -23,6 +23,12 @@ from onnx import numpy_helper
 QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 
 
+def refuse(sentence):
+    """End with one sentence and the status of a refusal."""
+    print(f"error: {sentence}", file=sys.stderr)
+    raise SystemExit(2)
+
+
 def xir_name(name):
     """Return a tensor's name as AMD's quantisers write it in XIR: letters and digits, underscores for the rest."""
     return re.sub("[^0-9A-Za-z]", "_", name)
@@ -55,13 +61,13 @@ class Lowering:
         """Round to eight signed bits with a step of 2^-fix_point, as the DPU does."""
         exponent = -np.log2(self.values[scale])
         if exponent != np.rint(exponent):
-            raise SystemExit(f"error: {name} has a scale that is no power of two; quantise it with lib.vitis.build")
+            refuse(f"{name} has a scale that is no power of two; quantise it with lib.vitis.build")
         attributes = {"fix_point": int(exponent), "bit_width": 8, "if_signed": True, "round_mode": "DPU_ROUND"}
         return self.graph.create_op(xir_name(name) + "_fix", "fix", attributes, {"input": [op]})
 
     def quantiser(self, node):
         if node.op_type not in QUANTISERS and node.op_type != "Constant":
-            raise SystemExit(f"error: {node.name} is a {node.op_type}, which the DPU lacks; partition again")
+            refuse(f"{node.name} is a {node.op_type}, which the DPU lacks; partition again")
         if node.op_type == "QuantizeLinear":
             self.ops[node.output[0]] = self.fix(self.ops[node.input[0]], node.output[0], node.input[1])
         elif (
@@ -95,11 +101,11 @@ class Lowering:
 
 def main():
     if len(sys.argv) != 2 or not list(Path(sys.argv[1]).glob("*_dpu.onnx")):
-        raise SystemExit("error: give a folder of pieces, made with python -m lib.vitis.build")
+        refuse("give a folder of pieces, made with python -m lib.vitis.build")
     try:
         import xir
     except ImportError:
-        raise SystemExit("error: xir cannot be imported; run this in the Vitis AI 3.0 container")
+        refuse("xir cannot be imported; run this in the Vitis AI 3.0 container")
     for path in sorted(Path(sys.argv[1]).glob("*_dpu.onnx")):
         graph = xir.Graph(path.stem)
         Lowering(onnx.load(str(path)), graph).lower()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from lib.acap import boards, budget, codegen, qat
 from lib.acap.integer import IntegerViT, random_integers
 from lib.acap.mapping import RESOURCES
@@ -65,8 +67,11 @@ def main() -> None:
     report(name, design)
     if generated:
         model, what = integers(name, design)
-        written = codegen.generate(design.mapping, model, given.out, by_engine(place(design.mapping)))
-        print(f"{len(written)} files in {given.out}, with {what}")
+        config, batch = design.mapping.config, design.mapping.batch
+        shape = (batch, config.channels, config.image, config.image)
+        images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        written = codegen.generate(design.mapping, model, given.out, by_engine(place(design.mapping)), images)
+        print(f"{len(written)} files in {given.out}, with {what}, and {batch} random images with their logits")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def ctype(values: np.ndarray) -> str:
 
 
 def array(name: str, values: np.ndarray, kind: str | None = None, prefix: str = "static const") -> str:
-    """Return the definition of a constant array of one or two axes, sixteen numbers a line."""
+    """Return the definition of a constant array of one or two axes, 32 numbers a line."""
     values = np.asarray(values)
     sides = "".join(f"[{side}]" for side in values.shape)
     rows = values.reshape(-1, values.shape[-1]).tolist()

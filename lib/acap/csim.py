@@ -270,7 +270,7 @@ class Simulation:
         return {kernel.name: getattr(self, f"_{kernel.template}")(kernel, rng) for kernel in self.design.kernels}
 
     def _bytes(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
-        """Return int8 (...) of which the first half is random and the rest at either end."""
+        """Return int8 (...) of whose rows every other is random and the rest at either end."""
         x = rng.integers(-128, 128, shape)
         ends = rng.choice([-128, -127, 127], shape)
         return np.where(np.arange(shape[-2])[:, None] % 2, ends, x).astype(np.int8)

@@ -22,6 +22,7 @@ from lib.errors import BookError
 WORD = 16  # bytes of a stream's word: 128 bits, the widest that an interface tile offers
 MOST_LANES = 64  # bytes a cycle between PL kernels: 512 bits; wider ones would have to be routed all over the chip
 OUT_COLUMNS = 4  # of a result's tile
+HEAP = STACK // 2  # bytes, which are AMD's default: for small things beside what an engine holds
 WIDE = ("patch", "head")  # their results leave as sums of 32 bits: what follows them in PL needs more than eight
 
 
@@ -192,15 +193,26 @@ class Unit:
     def out_words(self) -> int:
         return self.calls * self.part_rows * self.n * self.size // WORD
 
+    @property
+    def held(self) -> int:
+        """Bytes that the fullest engine keeps from call to call: weights, constants, decoded codes."""
+        weights = 0 if self.rhs_streams else self.sets * self.k * self.n
+        constants = 0 if self.wide else 8 * (self.sets * self.n if self.sets else self.depth * OUT_COLUMNS)
+        return weights + constants + (2 * TILE * self.k if self.codes else 0)
+
+    @property
+    def heap(self) -> int:
+        """Bytes of an engine's heap, where AMD's compiler puts all that is not on the stack (UG1393)."""
+        return self.held + HEAP
+
     def memory(self, tiles: int) -> int:
-        """Return the bytes that the fullest engine takes: weights, windows twice, constants, decoded codes, stack.
+        """Return the bytes that the fullest engine takes: what it holds, windows twice, stack.
 
         ``tiles``: how many tiles a window of results holds.
         """
-        right = self.k * self.n * (2 if self.rhs_streams else self.sets)
+        streamed = 2 * self.k * self.n if self.rhs_streams else 0
         windows = 2 * TILE * (self.k + tiles * OUT_COLUMNS * self.size)
-        constants = 0 if self.wide else 8 * (self.sets * self.n if self.sets else self.depth * OUT_COLUMNS)
-        return right + windows + constants + (2 * TILE * self.k if self.codes else 0) + STACK
+        return self.held + streamed + windows + STACK
 
     @cached_property
     def window_tiles(self) -> int:
@@ -208,6 +220,11 @@ class Unit:
         row = self.n // OUT_COLUMNS
         parts = (tiles for tiles in range(row, 0, -1) if row % tiles == 0)
         return next((tiles for tiles in parts if self.memory(tiles) <= self.board_memory), 1)
+
+
+def _fifo(words: int) -> int:
+    """Return the depth of a FIFO for so many words: AMD's come in powers of two from 16 on (PG085)."""
+    return max(16, 1 << (words - 1).bit_length())
 
 
 def units(mapping: Mapping) -> dict[str, Unit]:
@@ -420,7 +437,7 @@ class Design:
     @cached_property
     def nets(self) -> list[Net]:
         """Return the connections between PL kernels; a bypass waits for a whole image's attention, so it is deep."""
-        depths = {"bypass0": 2 * self.image_words, "bypass1": self.image_words}
+        depths = {"bypass0": _fifo(2 * self.image_words), "bypass1": _fifo(self.image_words)}
         source = {s.net: f"{k.name}.{s.port}" for k in self.kernels for s in k.outputs if not s.engines}
         target = {s.net: f"{k.name}.{s.port}" for k in self.kernels for s in k.inputs if not s.engines}
         return [Net(net, source[net], target[net], depths.get(net, 0)) for net in source]

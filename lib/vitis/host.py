@@ -68,6 +68,8 @@ class DPUPiece:
     device = "DPU"
 
     def __init__(self, piece: Piece, path: Path, xir: Any, vart: Any) -> None:
+        if path.suffix == ".xmodel" and not path.is_file():  # AMD's library would end the process
+            raise BookError(f"{path} does not exist; compile its folder with hw/vitis_ai/compile.sh")
         graph = xir.Graph.deserialize(str(path))
         children = graph.get_root_subgraph().toposort_child_subgraph()
         found = [c for c in children if c.has_attr("device") and c.get_attr("device").upper() == "DPU"]

@@ -64,7 +64,7 @@ struct Node {
     std::vector<std::unique_ptr<Port>> inputs, outputs;
     std::vector<Port*> order;  // of the arguments
     std::function<void(unsigned)> run;
-    unsigned repetitions = 1;
+    unsigned repetitions = 1, heap = 1024;
     double ratio = 0;
     std::string file;
 
@@ -269,6 +269,10 @@ struct RepetitionsOf {
     Node& node;
     void operator=(unsigned times) const { node.repetitions = times; }
 };
+struct HeapOf {
+    Node& node;
+    void operator=(unsigned bytes) const { node.heap = bytes; }
+};
 struct LocationOf {
     Node& node;
     void operator=(const adf::tile& at) const { registry().tiles[&node] = {at.column, at.row}; }
@@ -280,6 +284,7 @@ namespace adf {
 
 inline standin::DimensionsOf dimensions(port_ref port) { return {port.port}; }
 inline standin::SourceOf source(kernel& of) { return {of.node()}; }
+inline standin::HeapOf heap_size(kernel& of) { return {of.node()}; }
 inline standin::RepetitionsOf repetition_count(kernel& of) { return {of.node()}; }
 template <class Kind>
 standin::RatioOf runtime(kernel& of) {

@@ -181,12 +181,11 @@ def _interval(
 
 @dataclass(frozen=True)
 class Comparison:
-    """A route beside FP32 on the same characters. Increases in per cent, intervals at 95 %, paired."""
+    """A route beside FP32 on the same characters. Increases in per cent, interval at 95 %, paired."""
 
     ppl_increase_pct: float
     ppl_interval: tuple[float, float]
     word_ppl_increase_pct: float
-    word_ppl_interval: tuple[float, float]
 
     @property
     def passes_per_character(self) -> bool:
@@ -208,7 +207,7 @@ def compare(fp32: Scores, route: Scores) -> Comparison:
         raise BookError("the two scorings are of different texts or strides; score both in the same way")
     words = word_ends(fp32.symbols)
     difference = route.nll - fp32.nll
-    loss, characters, word_counts = _per_unit(fp32.unit, difference, np.ones_like(difference), words)
+    loss, characters = _per_unit(fp32.unit, difference, np.ones_like(difference))
 
     def increase(ratio):
         return 100 * np.expm1(ratio)
@@ -216,8 +215,7 @@ def compare(fp32: Scores, route: Scores) -> Comparison:
     return Comparison(
         float(increase(loss.sum() / characters.sum())),
         _interval(loss, characters, increase),
-        float(increase(loss.sum() / word_counts.sum())),
-        _interval(loss, word_counts, increase),
+        float(increase(loss.sum() / words.sum())),
     )
 
 

@@ -75,7 +75,8 @@ def load(exercise: str) -> Key:
 def _numbers(answer: Answer) -> list[float]:
     """Return a number or several as a list; an empty one for what is not of numbers."""
     try:
-        single = getattr(answer, "ndim", None) == 0 or not hasattr(answer, "__len__")  # 0-d tensors have a __len__
+        # Texts have a length, and so have tensors without axes.
+        single = isinstance(answer, str) or getattr(answer, "ndim", None) == 0 or not hasattr(answer, "__len__")
         return [float(n) for n in ([answer] if single else answer)]
     except (TypeError, ValueError):
         return []

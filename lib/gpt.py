@@ -307,10 +307,6 @@ class TensorCost:
     parameters: int
     macs_per_token: int
 
-    @property
-    def fp32_bytes(self) -> int:
-        return 4 * self.parameters
-
 
 def inventory(model: GPT) -> list[TensorCost]:
     """List every parameter tensor of ``model`` with its cost.

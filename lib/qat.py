@@ -85,6 +85,7 @@ class QatTrainer(Trainer):
         super().load_state(path)
         moments, self.optimizer = self.optimizer.state, make_optimizer(self.model, self.config)
         self.optimizer.state.update(moments)
+        self.parallel = self.shared()
 
     def snapshot(self) -> None:
         """Keep no best model on the way: the last one is kept, in a format of its own."""

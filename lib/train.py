@@ -208,10 +208,14 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.config, self.data, self.here = config, data, here
         self.model = (model or GPT(CONFIGS[config.model])).to(here.device)
-        self.parallel = DistributedDataParallel(self.model) if here.world > 1 else self.model
+        self.parallel = self.shared()
         self.optimizer = make_optimizer(self.model, config)
         self.step, self.seconds, self.best = 0, 0.0, math.inf
         self.losses, self.counted = torch.zeros((), device=here.device), 0
+
+    def shared(self) -> torch.nn.Module:
+        """Return the model as all processes train it, who exchange the gradients of the parameters it has now."""
+        return DistributedDataParallel(self.model) if self.here.world > 1 else self.model
 
     def take_step(self) -> None:
         """Make one optimiser step, and add its loss to the sum that ``mean_loss`` reads."""
@@ -376,7 +380,15 @@ def run(
     progress: bool = True,
 ) -> GPT:
     """Take a trainer's steps to the end, as ``train`` says, whatever the trainer trains."""
-    out, config, here = Path(out), trainer.config, trainer.here
+    try:
+        _steps(trainer, Path(out), resume, wandb_project, progress)
+    finally:
+        trainer.parallel = trainer.model  # what shares it must not outlive the group of processes
+    return trainer.model.eval()
+
+
+def _steps(trainer: Trainer, out: Path, resume: bool, wandb_project: str | None, progress: bool) -> None:
+    config, here = trainer.config, trainer.here
     with stop_politely() as stop_asked:
         state = out / "state.safetensors"
         if resume and state.exists():
@@ -406,7 +418,6 @@ def run(
                     mark = time.perf_counter()
                 if stop:
                     raise KeyboardInterrupt(f"the state after step {trainer.step} is saved; add --resume to go on")
-    return trainer.model.eval()
 
 
 def _validate(trainer: Trainer, loss: float, log: Log, out: Path, report: Callable[[dict], None]) -> None:

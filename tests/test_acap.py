@@ -667,6 +667,9 @@ def test_commands_refuse_in_one_sentence(command: Callable, tmp_path: Path, monk
         qat.main, "--model", "pico_digits", "--base", tmp_path / "x.safetensors", "--out", tmp_path
     )
     assert code == 2 and "ships no teacher_digits; train it by python -m lib.acap.train --model teacher_digits" in error
+    alone = ("--base", tmp_path / "x.safetensors", "--method", "lsq", "--steps", 1, "--out", tmp_path / "lsq")
+    code, printed, _ = command(qat.main, "--model", "pico_digits", *alone)  # learns from the labels
+    assert code == 0 and "pico_digits_lsq.safetensors" in printed
 
 
 def test_the_training_command_writes_a_checkpoint_and_its_card(command: Callable, tmp_path: Path) -> None:

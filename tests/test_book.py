@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lib import ROOT, book, corpus
+from lib import ROOT, book, corpus, results
 from lib.errors import BookError
 
 HEAD = nbformat.v4.new_code_cell('profile = "quick"\nsource = "auto"', metadata={"tags": ["parameters"]})
@@ -100,3 +100,39 @@ def test_refreshing_keeps_policy_and_takes_values(build: Path) -> None:
     assert expected["a.score"] == {"kind": "required", "value": 2.0, "tolerance": 0.25, "max": 3.0}
     assert expected["a.rate"] == {"kind": "informational", "tolerance": 0.0}
     book.compare_all()
+
+
+def test_refreshing_without_vnni_leaves_what_depends_on_it(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    book.SETTINGS.write_text(json.dumps({"corpus": "builtin", "profile": "quick", "source": "auto"}))
+    source = 'from lib.results import record\nrecord("a.int8", 22.0, "%", "measured");'
+    output = build / "executed" / "chapters" / "01_model.ipynb"
+    book.execute(write_notebook(build / "01_model.ipynb", source), output, "quick", "auto")
+    path = book.expected_path("01_model")
+    path.parent.mkdir(parents=True)
+    entry = {"kind": "required", "value": 1.0, "tolerance": 0.01, "vnni": True}
+    path.write_text(json.dumps({"a.gone": entry, "a.int8": entry}))
+    monkeypatch.setattr(results, "has_vnni", lambda: False)
+    book.refresh_expected()
+    refreshed = json.loads(path.read_text())
+    assert (refreshed["a.gone"], refreshed["a.int8"]) == (entry, entry)
+
+
+def test_a_full_run_is_kept_with_its_own_date_machine_and_versions(
+    build: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    book.SETTINGS.write_text(json.dumps({"corpus": "builtin", "profile": "full", "source": "auto"}))
+    monkeypatch.setattr(book, "FULL_RUNS", tmp_path)
+    output = build / "executed" / "chapters" / "01_model.ipynb"
+    source = 'from lib.results import record\nrecord("a.share", 0.25, "fraction", "measured");'
+    book.execute(write_notebook(build / "01_model.ipynb", source), output, "full", "auto")
+    executed = json.loads(output.read_text())
+    executed["metadata"]["book"]["ran"] = {"machine": "Another", "versions": {"torch": "2.0"}}
+    executed["metadata"]["papermill"]["end_time"] = "2026-01-02T03:04:05.678901"
+    output.write_text(json.dumps(executed))
+    book.keep_full_run()
+    share = {"value": 0.25, "unit": "fraction", "provenance": "measured"}
+    kept = json.loads((tmp_path / "builtin" / "01_model.json").read_text())
+    assert {k: v for k, v in kept.items() if k != "results"} == {
+        "date": "2026-01-02", "hardware": "Another", "versions": {"torch": "2.0"},
+    }  # fmt: skip
+    assert kept["results"]["a.share"] == share

@@ -197,7 +197,7 @@ def test_a_route_beside_itself_is_no_worse() -> None:
     scores = made(RNG(3).exponential(size=5_000))
     result = compare(scores, scores)
     assert result.ppl_increase_pct == result.word_ppl_increase_pct == 0.0
-    assert result.ppl_interval == result.word_ppl_interval == (0.0, 0.0)
+    assert result.ppl_interval == (0.0, 0.0)
     assert result.passes_per_character and result.passes_per_word and result.passes
 
 
@@ -208,7 +208,6 @@ def test_two_per_cent_a_character_are_ten_a_word_and_fail() -> None:
     assert result.ppl_increase_pct == pytest.approx(2.0)
     assert result.word_ppl_increase_pct == pytest.approx(100 * (1.02**5 - 1))  # 10.4: five characters a word
     assert result.ppl_interval == pytest.approx((2.0, 2.0))
-    assert result.word_ppl_interval == pytest.approx((10.408, 10.408), abs=1e-3)
     assert (result.passes_per_character, result.passes_per_word, result.passes) == (True, False, False)
 
 
@@ -229,7 +228,6 @@ def test_the_interval_of_an_increase_holds_it() -> None:
     nll, noise = RNG(4).exponential(size=(2, 50_000))
     result = compare(made(nll), made(nll + 0.02 * noise))
     assert result.ppl_interval[0] < result.ppl_increase_pct < result.ppl_interval[1]
-    assert result.word_ppl_interval[0] < result.word_ppl_increase_pct < result.word_ppl_interval[1]
     assert result.ppl_interval[1] - result.ppl_interval[0] == pytest.approx(2 * 1.96 * 2 / math.sqrt(50_000), rel=0.15)
     assert compare(made(nll), made(nll + 0.02 * noise)) == result
 

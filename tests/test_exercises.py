@@ -22,6 +22,7 @@ CHAPTERS = sorted((ROOT / "chapters").glob("[0-9]*.ipynb"))
         (1024, 1024, True), (1024, 1030, True), (1024, 1040, False), (0, 0.0, True), (0, 0.1, False),
         ((1, 2), [1, 2], True), ((1, 2), (2, 1), False), ((1, 2), 1, False), (3, "3", True), (3, "three", False),
         (1024, torch.tensor(1024.0), True), (1024, np.array(1040), False), ((1, 2), torch.tensor([1, 2]), True),
+        (1024, "1024", True), ((1, 2), "12", False),
         ("DPU", " dpu ", True), ("DPU", 1, False), (1.0, float("nan"), False), (1, [[1]], False),
     ],
 )  # fmt: skip

@@ -351,6 +351,15 @@ def test_the_command_refuses_a_foreign_folder_before_it_searches(
     assert code == 2 and "holds something else than a generated design" in told
 
 
+def test_the_command_refuses_convolutions_before_it_searches(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "choose", lambda *_: pytest.fail("it searches"))
+    flags = ("--model", "lv-vit-t", "--latency-ms", 1, "--min-accuracy", 70, "--out", tmp_path)
+    code, _, told = command(acap_main, "design", *flags)
+    assert code == 2 and "begins with convolutions, which have no sources" in told
+
+
 def test_the_command_writes_a_design_with_images_and_what_they_give(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

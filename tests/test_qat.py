@@ -43,6 +43,29 @@ def test_training_that_was_cut_off_resumes_to_the_same_model(
     assert torch.equal(whole(tokens), cut(tokens))
 
 
+def test_processes_share_the_parameters_that_a_resumed_run_has(
+    random_model: Callable[..., GPT], small_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brevitas puts new ones in place of its scales; of two processes this is the first, in a group of its own."""
+    monkeypatch.setitem(train.CONFIGS, "pocket", SMALL)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
+    try:
+        config = qat.QatConfig(bits="ternary", steps=8, batch=4, calibration=4)
+        here = train.Place(0, 2, torch.device("cpu"))
+        first, second = (qat.QatTrainer(config, small_corpus, here, random_model(SMALL)) for _ in range(2))
+        first.take_step()
+        first.save_state(tmp_path / "state.safetensors")
+        second.load_state(tmp_path / "state.safetensors")
+        for trainer in (first, second):
+            trainer.take_step()
+            trainer.take_step()  # fails if a parameter's gradient was not exchanged in the last one
+        pairs = zip(first.model.state_dict().values(), second.model.state_dict().values())
+        assert all(torch.equal(one, other) for one, other in pairs)
+    finally:
+        first = second = None  # before the group is gone
+        torch.distributed.destroy_process_group()
+
+
 def _cut_off() -> None:
     raise KeyboardInterrupt
 

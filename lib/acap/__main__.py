@@ -11,18 +11,17 @@ from lib.acap import boards, budget, codegen, qat
 from lib.acap.integer import IntegerViT, random_integers
 from lib.acap.mapping import RESOURCES
 from lib.acap.placement import by_engine, place
+from lib.acap.vit import ViTConfig
 from lib.errors import BookError, run_command
 
-METHODS = {boards.INT8: "eqvit", budget.W4: "eqvit_w4a8"}
 
-
-def integers(name: str, design: budget.Design) -> tuple[IntegerViT, str]:
+def integers(name: str, config: ViTConfig) -> tuple[IntegerViT, str]:
     """Return the integers that a design computes, and what they are: the shipped model's, or random ones."""
-    shipped = qat.shipped(f"{name}_{METHODS.get(design.widths, '')}")
+    shipped = qat.shipped(f"{name}_eqvit")
     if shipped.exists():
         model, _ = qat.load_quantised(shipped, name)
         return IntegerViT.of(model), f"the weights of {shipped.name}"
-    return random_integers(design.mapping.config), "random weights: sizes and speed are the model's, answers are not"
+    return random_integers(config), "random weights: sizes and speed are the model's, answers are not"
 
 
 def report(name: str, design: budget.Design) -> None:
@@ -55,19 +54,21 @@ def main() -> None:
     asked.add_argument("--seconds", type=float, default=60.0, help="for each search")
     asked.add_argument("--out", type=Path, help="folder for the sources; without it the design is only reported")
     given = parser.parse_args()
-    name, _ = budget.model(given.model)
+    name, config = budget.model(given.model)
     generated = given.out is not None
     board = boards.board(given.board)
     if generated and board is not boards.VCK190:
         raise BookError(f"sources are written for vck190 only; leave --out away to see the design for {board.name}")
-    if generated:  # refused before the search and not after it: what is no folder of a design, and other widths
+    if generated:  # what cannot be written is refused before the search and not after it
+        if config.stem != "patch":
+            raise BookError(f"{name} begins with convolutions, which have no sources; leave --out away to see the rest")
         codegen.old_files(given.out)
         codegen.check_widths(budget.cheapest_widths(name, board, given.min_accuracy))
     design = budget.choose(name, board, given.latency_ms, given.min_accuracy, generated, given.seconds)
     report(name, design)
     if generated:
-        model, what = integers(name, design)
-        config, batch = design.mapping.config, design.mapping.batch
+        model, what = integers(name, config)
+        batch = design.mapping.batch
         shape = (batch, config.channels, config.image, config.image)
         images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         written = codegen.generate(design.mapping, model, given.out, by_engine(place(design.mapping)), images)

@@ -158,7 +158,7 @@ class LayerNorm:
         return cls(gain, bias, max(1, round(norm.eps * (width / residual.scale) ** 2)), residual)
 
     def __call__(self, codes: np.ndarray) -> np.ndarray:
-        u = self.residual.units(codes)  # 12 bits and sign
+        u = self.residual.units(codes)  # 11 bits and sign
         width, total = u.shape[-1], u.sum(axis=-1, keepdims=True)
         deviation = width * u - total
         spread = width * (u * u).sum(axis=-1, keepdims=True) - total * total + self.epsilon

@@ -417,8 +417,8 @@ def schedule(mapping: Mapping, batch: int | None = None) -> list[Slot]:
 
 def line_fill(layer: Layer, mapping: Mapping) -> int:
     """Return the ns until the first eight rows of a product's input have passed through line buffers."""
-    tiling = mapping.chosen[layer.name].tiling
-    return int(np.ceil(TILE * -(-layer.inner // tiling.B) / mapping.board.port))
+    tiling, size = mapping.chosen[layer.name].tiling, mapping.kernel.widths.activations / 8
+    return int(np.ceil(TILE * -(-layer.inner // tiling.B) * size / mapping.board.port))
 
 
 def latency(slots: list[Slot]) -> float:

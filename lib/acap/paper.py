@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from lib.published import MODELS, TABLE_4
+
 TABLE_3 = {  # model: GMAC, megabytes of INT8 weights
     "deit_t": (1.3, 5.6),
     "deit_160": (0.9, 4.0),
@@ -25,12 +27,7 @@ TABLE_5 = {
     "deit_256": Design(399, 0.92, 0.89),
     "lv_vit_t": Design(398, 0.59, 0.61),
 }
-CPU_MS = {  # Table IV: PyTorch on two virtual cores of a Xeon 8375C, batch 6
-    "deit_t": 167.68,
-    "deit_160": 129.01,
-    "deit_256": 294.61,
-    "lv_vit_t": 213.0,
-}
+CPU_MS = dict(zip(MODELS, TABLE_4[0].latency_ms))  # PyTorch on two virtual cores of a Xeon 8375C, batch 6
 METHODS = ("fp32", "minmax", "ema", "percentile", "omse", "fqvit", "lsq", "qvit", "eqvit")
 TABLE_7 = {  # top-1 accuracy of DeiT-T in per cent, in the order of METHODS; all but the first in eight bits
     "imagenet": dict(zip(METHODS, (72.2, 70.9, 71.2, 71.5, 71.3, 71.6, 71.5, 73.6, 74.5))),

@@ -15,10 +15,9 @@ from lib.acap.vit import ViTConfig
 
 @dataclass(frozen=True)
 class Platform:
-    """Peaks of one device as Table I cites them: FP32 and INT8 in 10^12 operations a second, bandwidth in GB/s."""
+    """Peaks of one device as Table I cites them: INT8 in 10^12 operations a second, bandwidth in GB/s."""
 
     name: str
-    fp32_tops: float
     int8_tops: float
     off_chip: float
 
@@ -33,16 +32,16 @@ class Platform:
 
 
 PLATFORMS = (
-    Platform("U250", 1.2, 6.95, 77.0),
-    Platform("A10G", 35.0, 140.0, 600.0),
-    Platform("Jetson Orin", 5.3, 85.0, 204.0),
-    Platform("VCK190", 6.4, 102.0, 25.0),
+    Platform("U250", 6.95, 77.0),
+    Platform("A10G", 140.0, 600.0),
+    Platform("Jetson Orin", 85.0, 204.0),
+    Platform("VCK190", 102.0, 25.0),
 )
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One kind of operator of a model: operations and bytes moved for one image, INT8."""
+    """One kind of operator of a model: operations and bytes moved for a batch, INT8."""
 
     name: str
     operations: int
@@ -53,7 +52,7 @@ class Operator:
         return self.operations / self.bytes
 
 
-# Operations a number, as such counts go; rough, but products have twenty times as many a byte and more.
+# Operations a number, as such counts go; rough, but products have fourteen times as many a byte, or more.
 PER_NUMBER = {"norm": 8, "softmax": 5, "gelu": 8, "add": 1}
 
 

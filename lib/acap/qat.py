@@ -60,7 +60,7 @@ RUNS = {
 class QatTrainer(ImageTrainer):
     """Trains a quantised copy of ``base``, in the three stages of Algorithm 1."""
 
-    def __init__(self, config: QatTraining, data: ImageSet, base: ViT, teacher: ViT) -> None:
+    def __init__(self, config: QatTraining, data: ImageSet, base: ViT, teacher: ViT | None) -> None:
         method = recipe(config.method)
         student = quantise(base, method, data.train.images[:CALIBRATION])
         chosen = {"none": None, "larger": teacher, "self": base}[method.teacher]
@@ -101,7 +101,7 @@ class QatTrainer(ImageTrainer):
         return loss
 
 
-def train_method(config: QatTraining, data: ImageSet, base: ViT, teacher: ViT, **options: object) -> ViT:
+def train_method(config: QatTraining, data: ImageSet, base: ViT, teacher: ViT | None, **options: object) -> ViT:
     """Train a recipe from ``base`` and return it in evaluation mode; options and errors are ``ImageTrainer.run``'s."""
     return QatTrainer(config, data, base, teacher).run(**options).cpu()
 
@@ -147,9 +147,13 @@ def add_models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher", type=Path, help="the model to learn from (default: the shipped one)")
 
 
-def chosen_models(dataset: str, given: argparse.Namespace) -> tuple[ViT, ViT]:
-    """Return the base and the teacher that ``--base`` and ``--teacher`` name; BookError as ``load_vit``."""
-    return _model(f"pico_{dataset}", given.base, "--base"), _model(f"teacher_{dataset}", given.teacher, "--teacher")
+def chosen_models(dataset: str, given: argparse.Namespace, taught: bool = True) -> tuple[ViT, ViT | None]:
+    """Return the base and, if it is to be ``taught``, the teacher that ``--base`` and ``--teacher`` name.
+
+    Raises BookError as ``load_vit``, and for a model that is neither named nor shipped.
+    """
+    base = _model(f"pico_{dataset}", given.base, "--base")
+    return base, _model(f"teacher_{dataset}", given.teacher, "--teacher") if taught else None
 
 
 def _model(name: str, path: Path | None, flag: str) -> ViT:
@@ -170,7 +174,7 @@ def main() -> None:
     given = parser.parse_args()
     config = override(RUNS[given.model], given)
     data = chosen_images(config.dataset, given.source)
-    base, teacher = chosen_models(config.dataset, given)
+    base, teacher = chosen_models(config.dataset, given, recipe(config.method).teacher == "larger")
     model = train_method(config, data, base, teacher, out=given.out, resume=given.resume)
     path = given.out / f"{config.model}_{config.method}.safetensors"
     save_quantised(path, model, config.method)

@@ -47,5 +47,5 @@ def _latency(config: ViTConfig, mapping: Mapping, boards: int) -> float:
     in_block = [option.time for name, option in mapping.chosen.items() if name not in ENDS]
     block = max(mapping.batch * max(in_block), sum(in_block))
     rows = next(layer.rows for layer in layers(config) if layer.name == "qkv")
-    crossing = LINK_LATENCY + rows * config.dim / LINK
+    crossing = LINK_LATENCY + rows * config.dim * mapping.kernel.widths.activations / 8 / LINK
     return (mapping.objective + (config.depth - mapping.config.depth) * block + (boards - 1) * crossing) / 1e6

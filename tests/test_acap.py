@@ -693,3 +693,67 @@ def test_openvino_and_torch_classify_alike_on_the_cpu() -> None:
     assert set(found) == {"torch", "openvino_int8"} and all(ms > 0 for ms in found.values())
     with pytest.raises(BookError, match="at least 1"):
         cpu.latencies(routes, rounds=0)
+
+
+# ---- What training learns from. ----
+
+
+def test_what_a_student_learns_from(tiny: ViT) -> None:
+    torch.manual_seed(1)
+    teacher, some, labels = ViT(TINY).eval(), random_images(8), torch.arange(8)
+    logits, target = tiny(some), teacher(some).softmax(dim=1)
+    cross = torch.nn.functional.cross_entropy(logits, labels)
+    by_hand = 0.75 * cross + 0.25 * -(target * logits.log_softmax(dim=1)).sum(1).mean()
+    losses = [train.Teaching(teacher, 0.25, w).loss(tiny, some, labels).item() for w in (0.0, 1.0, 2.0)]
+    assert losses[0] == pytest.approx(by_hand.item(), rel=1e-5)
+    assert 0.01 < losses[1] - losses[0] == pytest.approx(losses[2] - losses[1], rel=1e-3)
+    own = [train.Teaching(tiny, 0.25, w).loss(tiny, some, labels).item() for w in (0.0, 1.0)]
+    assert own[0] == pytest.approx(own[1], rel=1e-6)  # nobody differs from himself
+
+
+def test_photographs_are_shifted_and_half_of_them_mirrored() -> None:
+    columns = torch.arange(32, dtype=torch.uint8).expand(400, 3, 32, 32)  # every pixel names its column
+    moved = train.cropped(columns, np.random.default_rng(0)).long()
+    steps = moved[:, 0, 16, 4:28].diff(dim=1)
+    assert (steps == steps[:, :1]).all() and set(steps.unique().tolist()) == {-1, 1}
+    mirrored = steps[:, 0] == -1
+    assert 0.4 < mirrored.float().mean() < 0.6
+    for some, first in ((moved[~mirrored], 4), (moved[mirrored], 27)):
+        assert (some[:, 0, 16, 4] - first).unique().tolist() == list(range(-4, 5))
+    assert set(moved.unique().tolist()) == {*range(32), vit.PIXEL_ZERO}
+
+
+def test_the_shipped_model_is_right(digits: ImageSet) -> None:
+    found = train.right(train.load_vit(qat.shipped("pico_digits"), CONFIGS["pico_digits"]), digits)
+    assert found.shape == (640,) and 0.94 < found.mean() < 1  # 0.958
+
+
+def test_teachers_and_pull(digits: ImageSet) -> None:
+    base, larger = (train.fresh(train.ImageTraining(name)) for name in ("pico_digits", "teacher_digits"))
+    for method, teacher in (("eqvit", larger), ("fp32", larger), ("self_teacher", base), ("no_teacher", None)):
+        config = qat.QatTraining("pico_digits", **SHORT, method=method)
+        assert qat.QatTrainer(config, digits, base, larger).teaching.teacher is teacher, method
+    trainer = qat.QatTrainer(qat.QatTraining("pico_digits", **SHORT, pull=0.5), digits, base, larger)
+    for number, site in enumerate(trainer.residuals):
+        site.searching, site.loss = True, torch.tensor(float(number))
+    assert trainer.extra_loss() == 0.5 * (len(trainer.residuals) - 1) / 2
+
+
+def test_each_ablation_takes_one_idea_away(digits: ImageSet) -> None:
+    full = dataclasses.asdict(quantise.EQVIT)
+    found = {
+        name: {k: v for k, v in dataclasses.asdict(recipe).items() if v != full[k]}
+        for name, recipe in quantise.ABLATIONS.items()
+    }
+    assert found == {
+        "no_log2": {"softmax": "float", "attention_map": "uniform", "attention_bits": 8},
+        "no_base2": {"softmax": "float"}, "no_table": {"table": False}, "printed_clip": {"clip": "printed"},
+        "no_ptc": {"residual": "uniform"}, "no_teacher": {"teacher": "none"}, "self_teacher": {"teacher": "self"},
+        "one_scale": {"rows": False}, "untrained": {"trained": False},
+    }  # fmt: skip
+    four = quantise.recipe("eqvit_w4a8")
+    assert dataclasses.replace(four, weight_bits=8) == quantise.EQVIT != four
+    made = quantise.quantise(train.fresh(train.ImageTraining("pico_digits")), four, digits.train.images[:16])
+    bits = {name: m.quantiser.bits for name, m in made.named_modules() if hasattr(m, "quantiser")}
+    assert {b for name, b in bits.items() if name.startswith("blocks.")} == {4}
+    assert {b for name, b in bits.items() if not name.startswith("blocks.")} == {8}

@@ -86,19 +86,29 @@ def test_execution_records_and_failure_names_the_cell(build: Path) -> None:
 
 def test_refreshing_keeps_policy_and_takes_values(build: Path) -> None:
     book.SETTINGS.write_text(json.dumps({"corpus": "builtin", "profile": "quick", "source": "auto"}))
-    source = 'from lib.results import record\nrecord("a.score", 2.0, "bits", "measured")\n'
-    source += 'record("a.rate", 5.0, "MB/s", "measured");'
+    source = 'from lib.results import record\nrecord("a.score", 2.0, "bits", "measured", text="b" * 64)\n'
+    source += 'record("a.rate", 5.0, "MB/s", "measured")\nrecord("a.ratio", 0.5, "", "measured")\n'
+    source += 'record("a.count", 3, "", "measured", text="b" * 64);'
     output = build / "executed" / "chapters" / "01_model.ipynb"
     book.execute(write_notebook(build / "01_model.ipynb", source), output, "quick", "auto")
     path = book.expected_path("01_model")
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"a.score": {"kind": "required", "value": 1.0, "tolerance": 0.25, "max": 3.0}}))
-    with pytest.raises(BookError, match="3 results are not as expected"):  # drifted, and two extra
+    old = {"kind": "required", "value": 1.0, "tolerance": 0.25, "max": 3.0}
+    board = {"kind": "optional", "value": 7.0, "tolerance": 0.1}  # of what is not at hand in this run
+    count = {"kind": "required", "value": 2}
+    path.write_text(json.dumps({"a.score": old | {"text": "b" * 64}, "a.board": board, "a.count": count}))
+    with pytest.raises(BookError, match="4 results are not as expected"):  # one drifted, three extra; a.count is of another text
         book.compare_all()
     book.refresh_expected()
     expected = json.loads(path.read_text())
-    assert expected["a.score"] == {"kind": "required", "value": 2.0, "tolerance": 0.25, "max": 3.0}
-    assert expected["a.rate"] == {"kind": "informational", "tolerance": 0.0}
+    assert expected.pop("book.seconds.01_model")["kind"] == "informational"
+    assert expected == {
+        "a.board": board,
+        "a.count": {"kind": "required", "value": 3, "tolerance": 0.0, "text": "b" * 64},
+        "a.rate": {"kind": "informational", "tolerance": 0.0},
+        "a.ratio": {"kind": "required", "value": 0.5, "tolerance": 0.01},
+        "a.score": old | {"value": 2.0, "text": "b" * 64},
+    }
     book.compare_all()
 
 
@@ -115,6 +125,20 @@ def test_refreshing_without_vnni_leaves_what_depends_on_it(build: Path, monkeypa
     book.refresh_expected()
     refreshed = json.loads(path.read_text())
     assert (refreshed["a.gone"], refreshed["a.int8"]) == (entry, entry)
+
+
+def test_a_figure_of_two_chapters_and_a_quick_run_are_refused(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = build / "executed" / "chapters" / "01_model.ipynb"
+    source = 'from lib.results import record\nrecord("a.share", 0.25, "fraction", "measured");'
+    book.execute(write_notebook(build / "01_model.ipynb", source), output, "quick", "builtin")
+    output.with_name("02_data.ipynb").write_bytes(output.read_bytes())
+    with pytest.raises(BookError, match="a.share is recorded by 01_model and by 02_data"):
+        book.collect()
+    monkeypatch.setattr(book, "FULL_RUNS", build / "full")
+    book.SETTINGS.write_text(json.dumps({"corpus": "builtin", "profile": "quick", "source": "auto"}))
+    with pytest.raises(BookError, match="not of the full profile"):
+        book.keep_full_run()
+    assert not (build / "full").exists()
 
 
 def test_a_full_run_is_kept_with_its_own_date_machine_and_versions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import shutil
 import struct
@@ -18,9 +19,10 @@ from hypothesis import strategies as st
 from torch.nn.utils import prune
 
 from lib import cpu
+from lib.affine import per_channel
 from lib.checkpoint import load_shipped
 from lib.cpu import CStep
-from lib.deploy import deploy
+from lib.deploy import deploy, linears
 from lib.errors import BookError
 from lib.evaluate import torch_step_logits
 from lib.gpt import GPT, GPTConfig, Stepper, generate
@@ -94,6 +96,30 @@ def test_int8_stays_close_to_fp32(library: Path, folder: Path) -> None:
     with CStep(library, cpu.pack(model, folder / "pocket8.bin", "int8"), 2) as step:
         error = step.logits(tokens) - expected
     assert np.abs(error).max() < 1.5 and np.sqrt((error**2).mean()) < 0.25  # logits that spread by 6.2
+
+
+def test_int8_is_what_it_says(library: Path, folder: Path, random_model: Callable[..., GPT]) -> None:
+    """A scale a row of a weight; a matrix's input in 256 codes over its own range, 0 among them."""
+    model = random_model(GPTConfig(n_layer=2, n_head=4, n_embd=64, block=32))
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, weight in twin.named_parameters():
+            if weight.dim() == 2 and name != "position.weight":
+                weight.copy_(torch.from_numpy(per_channel(weight.numpy()).round(weight.numpy())))
+
+    def rounded(x: torch.Tensor) -> torch.Tensor:
+        low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
+        step = (high - low) / 255
+        return low + step * ((x - low) / step + 0.5).floor()
+
+    for linear in linears(twin).values():
+        linear.register_forward_pre_hook(lambda _, inputs: (rounded(inputs[0]),))
+    twin.norm.register_forward_hook(lambda _, inputs, output: rounded(output))  # the head's input
+    tokens = np.random.default_rng(0).integers(0, 97, (1, 32))
+    expected, exact = (torch_step_logits(some)(tokens) for some in (twin, model))
+    with CStep(library, cpu.pack(model, folder / "twin8.bin", "int8")) as step:
+        found = step.logits(tokens)
+    assert np.abs(found - expected).mean() < 0.05 * np.abs(exact - expected).mean()
 
 
 @pytest.mark.parametrize("name", ["nano", "pocket"])

@@ -68,14 +68,26 @@ def test_the_rotation_is_orthogonal_and_keeps_the_mean() -> None:
 
 
 def test_a_rotation_spreads_an_outlier(model: DeployedGPT) -> None:
-    def peaks(m: DeployedGPT) -> torch.Tensor:
+    """One channel of the stream and one of a head's values stand out; folding leaves both, turning neither."""
+    with torch.no_grad():
+        model.token.weight[:, 3] = 40
+        model.blocks[1].attention.qkv.weight[2 * 16 + 5] *= 40
+
+    def ratio(m: DeployedGPT, name: str) -> float:
         seen = []
-        hook = m.blocks[1].attention.qkv.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+        hook = m.get_submodule(name).register_forward_pre_hook(lambda _, x: seen.append(x[0]))
         logits(m)
         hook.remove()
-        return seen[0].flatten(0, 1).abs().amax(0).sort().values
+        peaks = seen[0].flatten(0, 1).abs().amax(0).sort().values
+        return float(peaks[-1] / peaks[-2])
 
-    def ratio(p: torch.Tensor) -> float:
-        return float(p[-1] / p[-2])
+    for name in ("blocks.0.attention.qkv", "blocks.1.attention.out"):
+        assert ratio(fold_norms(model), name) > 3 > ratio(rotate(model), name)  # 10.2, 1.0; 11.8, 1.3
 
-    assert ratio(peaks(model)) > 3 > ratio(peaks(rotate(model)))
+
+def test_equalising_goes_half_the_way_between_input_and_weight(model: DeployedGPT) -> None:
+    peaks = {name: torch.linspace(0.1, 9, layer.in_features) for name, layer in linears(model).items()}
+    before, after = linears(model), linears(equalised(model))
+    for name in ("blocks.1.attention.out", "blocks.0.feed_forward.up", "unembed"):
+        scale = (after[name].weight / before[name].weight)[0]
+        torch.testing.assert_close(peaks[name] / scale, after[name].weight.abs().amax(0))

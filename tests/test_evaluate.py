@@ -34,6 +34,7 @@ from lib.text import ALPHABET, END, END_MARK, SIZE, encode
 Command = Callable[..., tuple[int, str, str]]
 RNG = np.random.default_rng
 SMALL = GPTConfig(n_layer=2, n_head=2, n_embd=32, block=16)
+LAST_IS_NAN = np.where(np.arange(16) == 15, np.nan, 0)[:, None]  # at a window's last position alone
 IMPOSSIBLE = np.array([np.inf] + [0.0] * (SIZE - 1))  # rules symbol 0 out
 
 
@@ -157,6 +158,7 @@ def test_words_are_those_of_split(text: str) -> None:
         (99, 17, uniform, "the stride 17 is outside 1 to 16"),
         (99, 8, lambda tokens: uniform(tokens) * np.nan, "the route returned logits that are not finite"),
         (99, 8, lambda tokens: uniform(tokens) - IMPOSSIBLE, "the route returned logits that are not finite"),
+        (99, 8, lambda tokens: uniform(tokens) + LAST_IS_NAN, "the route returned logits that are not finite"),
     ],
 )
 def test_what_cannot_be_scored_is_told(length: int, stride: int, route: Logits, complaint: str) -> None:
@@ -238,6 +240,27 @@ def test_scorings_of_different_texts_or_strides_are_not_compared() -> None:
     for other in others:
         with pytest.raises(BookError, match="different texts or strides"):
             compare(made(nll), other)
+
+
+def test_a_text_without_stories_is_resampled_by_windows(make_corpus: Callable[[int, int | str], Corpus]) -> None:
+    plain = score_corpus(uniform, make_corpus(10, "0123456789" * 300), 2999, 16, 8, progress=False)
+    assert np.bincount(plain.unit).tolist() == [1024, 1024, 951]
+
+
+def test_divergence_by_hand() -> None:
+    reference, route = np.log([[0.5, 0.5], [0.5, 0.5]]), np.log([[0.25, 0.75], [0.5, 0.5]])
+    assert evaluate.divergence(reference - 1, route + 7) == pytest.approx((1 - math.log2(3) / 2) / 2)
+
+
+def test_scores_beside_are_those_of_fp32_and_of_the_route(
+    random_model: Callable[..., GPT], small_corpus: Corpus
+) -> None:
+    models = random_model(SMALL), random_model(SMALL, 1)
+    found = evaluate.scores_beside(models[0], torch_logits(models[1]), small_corpus, 300)
+    own, other = (score_corpus(torch_logits(m), small_corpus, 300, 16, 8, progress=False) for m in models)
+    assert (found["fp32_bpc"], found["bpc"]) == pytest.approx((own.bpc, other.bpc), abs=1e-5)
+    assert found["ppl_increase_pct"] == pytest.approx(compare(own, other).ppl_increase_pct, abs=1e-3)
+    assert abs(own.bpc - other.bpc) > 0.001
 
 
 # ---- The command. ----

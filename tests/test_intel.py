@@ -234,6 +234,12 @@ def test_openvino_measures_a_step(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text('{"execution_results": {"latency (ms)": "1"}}')
     with pytest.raises(BookError, match="holds no 'avg latency'"):
         measure.parse_report(tmp_path / "report.json")
+    report = {
+        "latency (ms)": "2", "avg latency": "3", "min latency": "1", "max latency": "9",
+        "throughput": "400", "total number of iterations": "50",
+    }  # fmt: skip
+    (tmp_path / "report.json").write_text(json.dumps({"execution_results": report}))
+    assert measure.parse_report(tmp_path / "report.json") == measure.Benchmark(2, 3, 1, 9, 400, 50)
 
 
 def test_the_suites_tables_take_linears_and_softmax_and_not_attention(folder: Path) -> None:

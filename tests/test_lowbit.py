@@ -12,10 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib import lowbit
-from lib.checkpoint import save_model
+from lib.checkpoint import load_shipped, save_model
+from lib.corpus import load_builtin
+from lib.deploy import linears
 from lib.errors import BookError
+from lib.evaluate import divergence, torch_logits
 from lib.gpt import GPT, GPTConfig
 from lib.lowbit import BITS
+from lib.ptq import calibration_windows
 
 SMALL = GPTConfig(n_layer=1, n_head=2, n_embd=32, block=16)
 
@@ -73,6 +77,25 @@ def test_gptq_with_inputs_that_never_meet_is_rounding_to_nearest() -> None:
     scale = weight.abs().amax(dim=1, keepdim=True) / 7
     gram = torch.diag(torch.arange(1.0, 17, dtype=torch.float64))
     assert torch.equal(lowbit.gptq_round(weight, gram, scale, 4), (weight / scale).round() * scale)
+
+
+def test_gptq_of_a_model_is_nearer_than_rounding() -> None:
+    nano, text = load_shipped("nano")[0], load_builtin()
+    calibration = calibration_windows(text, 32, nano.config.block)
+    held_out, reference = text.val[: 16 * 64].reshape(16, 64).astype(np.int64), torch_logits(nano)
+    rounded, better = (
+        divergence(reference(held_out), torch_logits(make(nano, BITS["w4a8"], calibration))(held_out))
+        for make in (lowbit.quantise, lowbit.gptq)
+    )
+    assert better < 0.8 * rounded  # 0.49
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_every_layer_has_its_bits(model: GPT, bits: str) -> None:
+    for name, layer in linears(lowbit.quantise(model, BITS[bits], windows(4))).items():
+        width = BITS[bits].head if name == "unembed" else BITS[bits].weight
+        assert layer.input_quant.bit_width() == BITS[bits].activation
+        assert (lowbit.codes(layer).abs().max() > 1) == (width > 2)
 
 
 def test_bad_input_ends_in_a_sentence(model: GPT, tmp_path: Path) -> None:

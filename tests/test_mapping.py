@@ -132,6 +132,14 @@ def test_generated_engines_hold_their_scales() -> None:
     assert wide["time"] - eight["time"] == pytest.approx(3 * 8 * 128 / VCK190.port, abs=1)
 
 
+def test_buffers_and_decoded_codes_by_hand() -> None:
+    up, av = Layer("up", 200, 256, 1024, 1, 12), Layer("av", 200, 200, 64, 3)
+    for streamed, kept in ((True, 12 * 256 * 1024), (False, 0)):
+        assert mapping.cost(up, VCK190, 1, 4, 24, 1, streamed)["buffers"] == 2 * 200 * (256 + 1024) + kept
+    plain, decoded = (mapping.cost(av, VCK190, 1, 1, 1, 1, False, Kernel(generated=g)) for g in (False, True))
+    assert decoded["time"] - plain["time"] == 3 * 200 * 200 * 64 // 128
+
+
 # ---- The search. ----
 
 
@@ -213,6 +221,9 @@ def test_no_constant_and_one_constant_against_table_5(solved: dict[str, Mapping]
     assert max(map(abs, free.values())) < 0.08 and np.mean([abs(x) for x in free.values()]) < 0.04
     found = validation.held_out(solved, estimates)
     assert len(found) == 12
+    syncs = {name: validation.fit_sync(solved[name], estimates[name]) for name in MODELS}
+    unfitted = {name: mapping.latency(mapping.schedule(solved[name])) for name in MODELS}
+    assert any(syncs.values()) and all((found[f, p] > unfitted[p]) == (syncs[f] > 0) for f, p in found)
     errors = [abs(found[pair] / estimates[pair[1]] - 1) for pair in found]
     assert max(errors) < 0.10 and np.mean(errors) < 0.06
     board_errors = [mapping.latency(mapping.schedule(solved[n])) / paper.TABLE_5[n].board_ms - 1 for n in MODELS]
@@ -334,6 +345,9 @@ def test_a_model_too_large_is_split_over_boards() -> None:
     with pytest.raises(BookError):
         mapping.solve(base, VCK190)
     found = split.split(base, VCK190)
+    times = [found.mapping.chosen[name].time for name in BLOCK]
+    rest = (12 - found.share) * max(6 * max(times), sum(times)) + (found.boards - 1) * (1000 + 200 * 768 / 12.5)
+    assert found.share < 12 and found.latency_ms == pytest.approx((found.mapping.objective + rest) / 1e6, rel=1e-9)
     assert found.boards * found.share >= 12 and found.boards > 1 and found.mapping.optimal
     alone = split.split(CONFIGS["deit_t"], VCK190)
     assert alone.boards == 1 and alone.latency_ms == pytest.approx(alone.mapping.objective / 1e6)

@@ -144,6 +144,21 @@ def test_a_gemm_s_weight_may_lie_either_way(tmp_path: Path) -> None:
     assert [work.macs for work in offload.works(graph, partition(graph, gemm)) if work.macs] == [16 * 64]
 
 
+def test_a_convolution_is_counted_with_its_kernel_its_bias_and_its_pixels(tmp_path: Path) -> None:
+    graph = onnx.load(export.export_part(torch.nn.Conv2d(3, 8, 3), torch.randn(1, 3, 18, 18), tmp_path / "conv.onnx"))
+    conv = Operators("X", frozenset({"Conv"}), lambda node, values: (node.op_type,), "these tests")
+    (work,) = [work for work in offload.works(graph, partition(graph, conv)) if work.macs]
+    assert (work.macs, work.weight_bytes, work.pixels) == (8 * 16 * 16 * 27, 8 * 27 + 8, 16 * 16)
+
+
+def test_data_cross_over_half_in_and_half_out() -> None:
+    graph = onnx.shape_inference.infer_shapes(graph_of([(0, 1), (1, 2)], [False, True, False]))
+    counted = offload.works(graph, partition(graph, TAKES))
+    assert [work.moved_bytes for work in counted] == [0, 8, 0]
+    seconds = [span.seconds for span in offload.timeline(OVERLAY, counted) if span.device == offload.CROSSING]
+    assert seconds == pytest.approx([1e-3 + 4e-8] * 2)
+
+
 def test_the_timeline_adds_up_and_can_be_turned_round(step: onnx.ModelProto) -> None:
     cut = partition(step, PRODUCTS)
     counted = offload.works(step, cut)

@@ -71,10 +71,13 @@ def test_global_pruning_takes_the_smallest_of_all_layers(model: GPT, sixty_fourt
 @given(st.integers(0, 63), st.sampled_from([1, 2, 8, 16, 32]))
 def test_every_lane_keeps_equally_many(model: GPT, sixty_fourths: int, lanes: int) -> None:
     masks = prune.lane_balanced(model, sixty_fourths / 64, lanes)
-    for mask in masks.values():
-        loads = prune.lane_loads(mask, lanes)
+    for name, mask in masks.items():
+        loads, scores = prune.lane_loads(mask, lanes), weights(model)[name].abs()
         assert len(loads) == lanes and loads.min() == loads.max()
         assert loads[0] == mask[::lanes].sum()  # lane 0 has rows 0, lanes, 2 lanes ...
+        for lane in range(lanes):
+            own, kept = scores[lane::lanes], mask[lane::lanes]
+            assert kept.all() or not kept.any() or own[kept].min() >= own[~kept].max()
     kept, total = sum(int(m.sum()) for m in masks.values()), sum(m.numel() for m in masks.values())
     assert abs(kept - total * (1 - sixty_fourths / 64)) <= lanes / 2
 
@@ -115,6 +118,16 @@ def test_two_of_four_by_hand(model: GPT) -> None:
         True,
         True,
     ]
+
+
+@pytest.mark.parametrize(("rows", "columns", "gone"), [(0.01, 0.01, True), (0.01, 100, False), (100, 0.01, False)])
+def test_a_head_is_its_rows_and_its_columns(model: GPT, rows: float, columns: float, gone: bool) -> None:
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        model.blocks[1].attention.qkv.weight.view(3, 4, 8, 32)[:, 2] *= rows
+        model.blocks[1].attention.out.weight.view(32, 4, 8)[:, 2] *= columns
+    mask = prune.heads(model, 1 / 8)["blocks.1.attention.qkv"].view(3, 4, 8, 32)
+    assert mask[:, 2].any() != gone
 
 
 @pytest.mark.parametrize("pattern", ["heads", "neurons", "heads_and_neurons"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 import onnx
@@ -13,18 +14,20 @@ import torch
 from lib import ptq
 from lib.affine import asymmetric, per_channel
 from lib.checkpoint import load_shipped
-from lib.corpus import load_builtin
+from lib.corpus import Corpus, load_builtin
 from lib.deploy import deploy, linears, rotate
 from lib.errors import BookError
 from lib.evaluate import agreement, divergence, torch_logits
 from lib.export import constants, load_onnx, node_counts, onnx_logits, optimised
 from lib.gpt import GPT
 from lib.processor import has_vnni
+from lib.ptq import BATCH
 from lib.ptq.fake import fake_quantise
-from lib.ptq.graph import check_file
+from lib.ptq.graph import check_file, feeds
 from lib.ptq.observe import BINS, OBSERVERS, Activity, min_max, mse, observe, percentile
 from lib.ptq.sensitivity import sensitivities
 from lib.ptq.torch_ao import using
+from lib.text import encode
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,10 @@ def test_a_route_stays_near_fp32_and_its_file_is_int8(
     stored = [t for t in graph.graph.initializer if t.data_type == onnx.TensorProto.INT8]
     scales = [constants(graph)[n.input[1]] for n in graph.graph.node if n.op_type == "DequantizeLinear"]
     assert all(np.isfinite(scale).all() and (scale > 0).all() for scale in scales)
+    powers = all((np.exp2(np.rint(np.log2(scale))) == scale).all() for scale in scales)
+    assert powers == (route in ("brevitas_po2", "quark_xint8"))
+    by_row = sum(scale.size > 1 for scale in scales)
+    assert by_row == 0 if route == "quark_xint8" else by_row >= len(linears(deploy(nano)))
     weights = sum(int(np.prod(t.dims)) for t in stored)
     assert weights >= sum(layer.weight.numel() for layer in linears(deploy(nano)).values())
     assert sorted(tmp_path.iterdir()) == [quantised.file]  # no scratch left behind
@@ -118,12 +125,20 @@ def test_sensitivities_name_every_linear_and_are_not_negative(nano: GPT, windows
     costs = sensitivities(deploy(nano), grids, windows[:1])
     assert list(costs) == list(linears(deploy(nano)))
     assert all(c.input > 0 and c.weight > 0 for c in costs.values())
+    name, reference = "unembed", torch_logits(nano)(windows[:1])
+    weight, inputs = (
+        divergence(reference, torch_logits(fake_quantise(deploy(nano), some, bits, [name]))(windows[:1]))
+        for some, bits in (({}, 8), (grids, None))
+    )
+    assert (costs[name].weight, costs[name].input) == pytest.approx((weight, inputs), rel=1e-3)
+    assert weight != pytest.approx(inputs, rel=0.1)
 
 
 # ---- Observers. ----
 
 
-def test_observed_extremes_and_counts_are_those_of_the_inputs(nano: GPT, windows: np.ndarray) -> None:
+def test_observed_extremes_and_counts_are_those_of_the_inputs(nano: GPT) -> None:
+    windows = ptq.calibration_windows(load_builtin(), BATCH + 3, nano.config.block)  # more than one batch
     model, seen = deploy(nano), []
     hook = model.unembed.register_forward_pre_hook(lambda _, x: seen.append(x[0].flatten(0, 1)))
     activity = observe(model, windows)["unembed"]
@@ -141,6 +156,23 @@ def test_mse_clips_an_outlier_that_min_max_reaches_for() -> None:
     assert mse(activity).scale < 0.2 * min_max(activity).scale
     assert percentile(activity).scale < 0.2 * min_max(activity).scale
     assert set(OBSERVERS) == {"min_max", "percentile", "mse"}
+    flat = Activity(np.array([-1.0], np.float32), np.array([1.0], np.float32), np.ones(BINS, np.int64))
+    assert percentile(flat, 0.5).scale * 255 == pytest.approx(1.0, abs=4 / BINS)
+    mirrored = Activity(np.array([-99.0], np.float32), np.array([1.0], np.float32), counts[::-1].copy())
+    assert mse(mirrored).scale < 0.2 * min_max(mirrored).scale
+    assert percentile(mirrored).scale < 0.2 * min_max(mirrored).scale
+
+
+# ---- Calibration. ----
+
+
+def test_calibration_never_sees_validation(make_corpus: Callable[[int, int | str], Corpus]) -> None:
+    found = ptq.calibration_windows(make_corpus(300, "0123456789" * 30), 20, 16)
+    assert found.shape == (20, 16) and not np.isin(found, encode("0123456789")).any()
+
+
+def test_the_last_batch_is_filled_up_from_the_first_windows() -> None:
+    assert [f["tokens"][:, 0].tolist() for f in feeds(np.arange(5)[:, None], batch=2)] == [[0, 1], [2, 3], [4, 0]]
 
 
 # ---- What is refused, in one sentence. ----

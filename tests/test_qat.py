@@ -11,7 +11,10 @@ import torch
 
 from lib import lowbit, qat, train
 from lib.corpus import Corpus
+from lib.deploy import deploy, rotate
+from lib.evaluate import divergence, torch_logits
 from lib.gpt import GPT, GPTConfig
+from lib.ptq import calibration_windows
 
 SMALL = GPTConfig(n_layer=1, n_head=2, n_embd=32, block=16)
 Command = Callable[..., tuple[int, str, str]]
@@ -41,6 +44,25 @@ def test_training_that_was_cut_off_resumes_to_the_same_model(
     whole, cut = (lowbit.load_quantised(tmp_path / n / "pocket_qat_ternary.safetensors")[0] for n in ("whole", "cut"))
     tokens = torch.randint(0, 97, (2, 16), generator=torch.Generator().manual_seed(0))
     assert torch.equal(whole(tokens), cut(tokens))
+
+
+def test_training_starts_from_gptq_of_the_turned_model_and_pays(
+    random_model: Callable[..., GPT], small_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(train.CONFIGS, "tiny", SMALL)
+    teacher, steps = random_model(SMALL), {"steps": 30, "batch": 8, "warmup": 2, "eval_every": 30, "eval_chars": 200}
+    config = qat.QatConfig("tiny", **steps, lr=3e-3, bf16="off", bits="ternary", calibration=4)
+    trainer = qat.QatTrainer(config, small_corpus, train.Place(0, 1, torch.device("cpu")), teacher)
+    tokens = small_corpus.val[:160].astype(np.int64).reshape(10, 16)
+    windows = calibration_windows(small_corpus, 4, 16, config.seed)
+    start = lowbit.gptq(rotate(deploy(teacher)), lowbit.BITS["ternary"], windows)
+
+    def distance(model: GPT) -> float:
+        return divergence(torch_logits(teacher)(tokens), torch_logits(model.eval())(tokens))
+
+    assert distance(trainer.model) == pytest.approx(distance(start), rel=1e-6)
+    train.run(trainer, tmp_path, progress=False)
+    assert distance(trainer.model) < 0.7 * distance(start)  # 0.27
 
 
 def test_processes_share_the_parameters_that_a_resumed_run_has(

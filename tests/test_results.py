@@ -86,6 +86,12 @@ def test_compare_names_missing_extra_and_drifted() -> None:
     assert compare(actual | {"a.gone": FINE}, {})[0].startswith("a.exact is extra")
 
 
+@pytest.mark.parametrize(("value", "passes"), [("builtin", True), ("tinystories", False), (1.0, False)])
+def test_a_text_is_compared_as_a_text(value: Any, passes: bool) -> None:
+    found = Expectation("required", "builtin").problem(Result("a.corpus", value, "", "measured"))
+    assert (found is None) == passes
+
+
 @given(value=st.floats(0.1, 1e6), tolerance=st.floats(0.001, 0.5), drift=st.floats(-2, 2))
 def test_tolerance_is_relative_and_two_sided(value: float, tolerance: float, drift: float) -> None:
     expectation = Expectation("required", value, tolerance)

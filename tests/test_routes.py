@@ -12,10 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib import ROOT, routes
+from lib.acap.boards import INT8, VCK190
 from lib.errors import BookError
 from lib.intel.suite import arria10
 from lib.results import FULL_RUNS
-from lib.routes import ROUTES, Core, Estimate, Processor, Route, Workload, advise, break_even, estimate
+from lib.routes import (
+    ROUTES,
+    Acap,
+    Core,
+    Estimate,
+    Processor,
+    Route,
+    Streaming,
+    Workload,
+    advise,
+    break_even,
+    estimate,
+)
 from lib.vitis.dpu import B4096
 
 POCKET = Workload(layers=8, heads=4, width=128, block=256)
@@ -123,6 +136,22 @@ def test_overlays_are_the_chapters_models_in_one_formula(
     run = json.loads((FULL_RUNS / "tinystories" / f"{chapter}.json").read_text())
     work = Workload(layers, heads=width // 32, width=width, block=256)
     assert ms(route, work) == pytest.approx(run["results"][record]["value"], rel=0.01)
+
+
+def test_known_answers_for_pocket() -> None:
+    for route, work, expected in (
+        (Processor(), POCKET, 0.054937),  # 2,109,568 MAC at 38.4 GMAC/s
+        (Processor(), replace(POCKET, bits=32), 0.095889),
+        (Core(), POCKET, 0.030435),  # 8240.5 + 250 + 8 x 80 clocks
+        (Streaming(), POCKET, 0.082567),  # 1,585,280 bytes at 19.2 GB/s
+        (Acap(), POCKET, 0.096330),
+    ):
+        assert ms(route, work) == pytest.approx(expected, rel=1e-4)
+    assert Acap().macs_per_s == VCK190.engines * VCK190.macs_at(INT8) * VCK190.engine_ghz * 1e9
+    assert Acap().buffer_bytes == VCK190.buffers
+    assert Acap().stream_bytes_per_s == pytest.approx(VCK190.ports_in * VCK190.port * 1e9)
+    assert estimate(Acap(), POCKET).because == "waiting for each other: 100 %"
+    assert estimate(Core(), POCKET).because == "multiplying: 90 %"
 
 
 def test_constants_are_those_of_the_chapters() -> None:

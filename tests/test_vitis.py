@@ -132,9 +132,11 @@ def test_training_under_the_integers_resumes_and_pays(
     teacher = random_model(shape)
     student = activation.with_activation(teacher, "relu")
     config = eightbit.EightbitConfig("tiny", 20, 8, lr=1e-3, warmup=1, weight_decay=0.0, eval_every=20, eval_chars=200)
-    windows = calibration_windows(small_corpus, 4, 16)
+    windows = calibration_windows(small_corpus, config.calibration, 16, config.seed)
     start = rewrite.folded(student, turned=True)
     rounded = eightbit.fixed(start, windows)
+    points = [module.point for module in rounded.modules() if isinstance(module, eightbit.Fix)]
+    assert len(points) == 1 + 2 + (4 + 4 + 3 + 4) + 4 and None not in points  # each was used
     tokens = torch.from_numpy(small_corpus.val[:160].astype(np.int64)).view(10, 16)
     with torch.no_grad():
         torch.testing.assert_close(eightbit.released(rounded)(tokens), start(tokens))
@@ -147,6 +149,8 @@ def test_training_under_the_integers_resumes_and_pays(
 
     assert distance(trainer.model.eval()) < 0.7 * distance(rounded) and distance(trained) < 0.7 * distance(start)
     again = eightbit.EightbitTrainer(config, small_corpus, Place(0, 1, torch.device("cpu")), teacher, student)
+    with torch.no_grad():
+        assert torch.equal(again.model.eval()(tokens), rounded(tokens))
     again.load_state(tmp_path / "out" / "state.safetensors")
     with torch.no_grad():
         torch.testing.assert_close(again.model.eval()(tokens), trainer.model(tokens))
@@ -362,14 +366,43 @@ class Recorder:
         return self.create_op(name, "const", {"shape": value.shape, "value": value}, {})
 
 
-def test_the_lowering_to_xir_makes_the_piece(built: Built) -> None:
-    """A feed-forward piece: two convolutions in NHWC, a ReLU, an add, and a fix behind all that has a scale."""
+def lowered(path: Path) -> tuple[Any, Recorder]:
+    """Take a piece through ``to_xmodel.py``: the program, and what it recorded."""
     spec = importlib.util.spec_from_file_location("to_xmodel", HW / "to_xmodel.py")
     program = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(program)
-    recorder, model = Recorder(), onnx.load(built.folder / "05_dpu.onnx")
-    lowering = program.Lowering(model, recorder)
-    lowering.lower()
+    recorder = Recorder()
+    program.Lowering(onnx.load(path), recorder).lower()
+    return program, recorder
+
+
+def computed(made: list, x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run recorded XIR operators in NumPy, NHWC, on what ``data`` gives."""
+    results: dict[str, np.ndarray] = {}
+    for name, kind, attributes, inputs in made:
+        taken = {role: [results[op] for op in ops] for role, ops in inputs.items()}
+        if kind == "data":
+            assert tuple(attributes["shape"]) == x[name].shape
+            results[name] = x[name]
+        elif kind == "const":
+            results[name] = attributes["value"].astype(np.float64)
+        elif kind == "fix":
+            step = 2.0 ** -attributes["fix_point"]
+            results[name] = np.clip(np.rint(taken["input"][0] / step), -128, 127) * step
+        elif kind == "conv2d":
+            weights, bias = taken["weights"][0], taken["bias"][0]  # OHWI, O
+            results[name] = np.einsum("nhwi,oi->nhwo", taken["input"][0], weights[:, 0, 0]) + bias
+        elif kind == "relu":
+            results[name] = np.maximum(taken["input"][0], 0)
+        else:
+            results[name] = sum(taken["input"])
+    return results
+
+
+def test_the_lowering_to_xir_makes_the_piece(built: Built) -> None:
+    """A feed-forward piece: two convolutions in NHWC, a ReLU, an add, and a fix behind all that has a scale."""
+    model = onnx.load(built.folder / "05_dpu.onnx")
+    program, recorder = lowered(built.folder / "05_dpu.onnx")
     kinds = [kind for _, kind, _, _ in recorder.made]
     assert {k: kinds.count(k) for k in ("data", "conv2d", "relu", "add", "const")} == {
         "data": 2, "conv2d": 2, "relu": 1, "add": 1, "const": 4,
@@ -381,13 +414,19 @@ def test_the_lowering_to_xir_makes_the_piece(built: Built) -> None:
     assert recorder.made[-1][0] == program.xir_name(model.graph.output[0].name) + "_fix"
     assert all(re.fullmatch("[0-9A-Za-z_]+", name) for name, _, _, _ in recorder.made)
     assert all(a["bit_width"] == 8 and a["if_signed"] for _, kind, a, _ in recorder.made if kind == "fix")
-    made, seen = {name: attributes for name, _, attributes, _ in recorder.made}, set()
-    for node in model.graph.node:
-        name, fixed = program.xir_name(node.output[0]), node.input and node.input[0] in lowering.values
-        if node.op_type == "QuantizeLinear" or (node.op_type == "DequantizeLinear" and fixed):
-            assert 2.0 ** -made[f"{name}_fix"]["fix_point"] == lowering.values[node.input[1]]
-            seen.add(node.op_type)
-        if node.op_type == "DequantizeLinear" and fixed:
-            value = lowering.values[node.input[0]].astype(np.float32) * lowering.values[node.input[1]]
-            assert np.array_equal(made[name]["value"], value.transpose(0, 2, 3, 1) if value.ndim == 4 else value)
-    assert seen == {"QuantizeLinear", "DequantizeLinear"}
+
+
+@pytest.mark.parametrize("name", ["01_dpu", "05_dpu"])
+def test_the_lowered_piece_computes_what_its_onnx_file_does(built: Built, name: str) -> None:
+    path = built.folder / f"{name}.onnx"
+    program, recorder = lowered(path)
+    points = next(piece for piece in read(built.folder)[0] if piece.name == name).points
+    rng, runner = np.random.default_rng(0), vart.Runner.create_runner(vart.Subgraph(path, []), "run")
+    taken = [rng.integers(-128, 128, t.dims, dtype=np.int8) for t in runner.get_input_tensors()]
+    given = [np.zeros(t.dims, np.int8) for t in runner.get_output_tensors()]
+    runner.wait(runner.execute_async(taken, given))
+    x = {program.xir_name(t.name): a * 2.0 ** -points[t.name] for t, a in zip(runner.get_input_tensors(), taken)}
+    found = computed(recorder.made, x)
+    for tensor, codes in zip(runner.get_output_tensors(), given):
+        mine = found[program.xir_name(tensor.name) + "_fix"] * 2.0 ** points[tensor.name]
+        assert len(np.unique(codes)) > 20 and np.array_equal(mine, codes)

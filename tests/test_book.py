@@ -97,7 +97,7 @@ def test_refreshing_keeps_policy_and_takes_values(build: Path) -> None:
     board = {"kind": "optional", "value": 7.0, "tolerance": 0.1}  # of what is not at hand in this run
     count = {"kind": "required", "value": 2}
     path.write_text(json.dumps({"a.score": old | {"text": "b" * 64}, "a.board": board, "a.count": count}))
-    with pytest.raises(BookError, match="4 results are not as expected"):  # one drifted, three extra; a.count is of another text
+    with pytest.raises(BookError, match="4 results are not as expected"):  # three extra, one drifted, one of no text
         book.compare_all()
     book.refresh_expected()
     expected = json.loads(path.read_text())

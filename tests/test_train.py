@@ -163,6 +163,7 @@ def test_the_log_does_not_depend_on_the_progress_bar(tiny: TrainConfig, small_co
         train(tiny, small_corpus, tmp_path / str(progress), progress=progress)
     assert rows(tmp_path / "True") == rows(tmp_path / "False")
     assert [row["step"] for row in rows(tmp_path / "True")] == [4, 8, 12, 13]
+    assert rows(tmp_path / "True")[0]["train_bpc"] == pytest.approx(math.log2(97), rel=0.1)  # bits, of a new model
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])

@@ -13,7 +13,21 @@ from lib.checkpoint import CHECKPOINTS
 from lib.errors import BookError
 from lib.silicon import study
 from lib.silicon.__main__ import main as silicon_main
-from lib.silicon.bitstream import BLOCKS, CLOCK_MHZ, Contents, Design, blocks, budget, contents, noise, route, swap
+from lib.silicon.bitstream import (
+    BLOCKS,
+    CLOCK_MHZ,
+    PULL_UP,
+    Contents,
+    Design,
+    blocks,
+    budget,
+    contents,
+    noise,
+    packed,
+    pulled_up,
+    route,
+    swap,
+)
 from lib.silicon.board import SimulatedBoard
 from lib.silicon.golden import Golden, Shape, random_model
 from lib.silicon.host import Board, Link
@@ -76,6 +90,36 @@ def test_a_routed_design_takes_another_model(small: Unit) -> None:
     assert routed.cells["DP16KD"] == blocks(144, 1536) + blocks(144, 100) == 16
     with pytest.raises(BookError, match="does not fit the routed core's memories"):
         swap(routed, {1000: second[1000]})
+
+
+TINY = """
+module tiny (input logic a_i, input logic wifi_gpio0, output logic y_o);
+  assign y_o = ~a_i;
+endmodule
+"""
+PINS = """
+LOCATE COMP "a_i" SITE "T1";
+LOCATE COMP "y_o" SITE "B2";
+LOCATE COMP "wifi_gpio0" SITE "L2";
+IOBUF PORT "wifi_gpio0" PULLMODE=UP IO_TYPE=LVCMOS33;
+"""
+
+
+def test_the_line_to_the_esp32_is_pulled_up_as_nextpnr_would(tmp_path: Path) -> None:
+    """The settings added to a routed design are those of one that was routed with such an input."""
+    (tmp_path / "tiny.sv").write_text(TINY)
+    (tmp_path / "tiny.lpf").write_text(PINS)
+    config = route(Design(Unit("tiny", (tmp_path / "tiny.sv",), (), ()), {}, tmp_path / "tiny.lpf"), {}).config
+    settings = {tile: "".join(f"enum: {setting}\n" for setting in found) for tile, found in PULL_UP.items()}
+    for tile, lines in settings.items():
+        assert f".tile {tile}\n{lines}" in config
+    assert pulled_up(config) == config and pulled_up(pulled_up("")) == pulled_up("") != ""  # in use, or done
+    first, second = PULL_UP
+    bare = config.replace(f".tile {first}\n{settings[first]}", f".tile {first}\narc: A B\n")
+    bare = bare.replace(f".tile {second}\n{settings[second]}", "")
+    again = pulled_up(bare)
+    assert f".tile {first}\n{settings[first]}arc: A B\n" in again and again.endswith(f"{second}\n{settings[second]}")
+    assert len(packed(pulled_up(config))) > 1000
 
 
 DISTURB = {  # one of the flip-flops, so that it must stay where it is, and all of its side or operand with it

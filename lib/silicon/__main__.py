@@ -89,7 +89,7 @@ def build(given: argparse.Namespace) -> None:
     start = time.monotonic()
     configuration = bitstream.swap(routed, bitstream.contents(calibrated.model, layout))
     with atomic_write(given.out / f"{name}.bit") as file:
-        file.write(bitstream.packed(configuration))
+        file.write(bitstream.packed(bitstream.pulled_up(configuration)))
     print(f"{given.out / name}.bit: the model put in in {time.monotonic() - start:.1f} s")
 
 

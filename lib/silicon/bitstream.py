@@ -325,6 +325,28 @@ def _tidy(config: str) -> str:
     ) + "\n"
 
 
+# What nextpnr writes for an input with a pull-up on the ULX3S's pin L2: settings in two tiles.
+PULL_UP = {
+    "MIB_R87C0:PICL1_DQS0": ("PIOD.BASE_TYPE INPUT_LVCMOS33", "PIOD.HYSTERESIS ON", "PIOD.PULLMODE UP"),
+    "MIB_R88C0:PICL2_DQS1": ("PIOD.BASE_TYPE INPUT_LVCMOS33",),
+}
+
+
+def pulled_up(config: str) -> str:
+    """Return a configuration in which the line ``wifi_gpio0`` is held high, unless the design uses it itself.
+
+    Left alone it would be pulled low, by which the ESP32 beside the FPGA is asked to put a bitstream of its own there.
+    No cell and no wire has a part in it, so it is done in the routed design, whose clock it leaves as it is.
+    """
+    tiles = {tile: re.search(rf"^\.tile {re.escape(tile)}\n((?:.+\n)*)", config, re.MULTILINE) for tile in PULL_UP}
+    if any(found and "PIOD." in found[1] for found in tiles.values()):
+        return config
+    for tile, settings in PULL_UP.items():
+        head, lines = f".tile {tile}\n", "".join(f"enum: {setting}\n" for setting in settings)
+        config = config.replace(head, head + lines) if tiles[tile] else f"{config.rstrip()}\n\n{head}{lines}"
+    return config
+
+
 def packed(config: str) -> bytes:
     """Return a configuration as a compressed bitstream."""
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:

@@ -42,7 +42,7 @@ LINES = (
          ("acap.qat.cifar10.eqvit_minus_fp32_pct",), "points", "measured"),
     Line("LUTs of sixteen softmax units, FP32 (no DSPs) and integer", "09_acap_mapping",
          ("acap.area.softmax_fp32.lut", "acap.area.softmax_integer.lut"), "", "synthesised"),
-    Line("rise of perplexity on the open core, against FP32, on 512 characters", "10_open_silicon",
+    Line("rise of perplexity per character on the open core, against FP32, on 512 characters", "10_open_silicon",
          ("ladder.rtl.ppl_increase_pct",), "%", "simulated"),
     Line("clocks a token of `pocket`, 64 and 256 lanes", "10_open_silicon",
          ("silicon.pocket.lanes64.cycles_per_token", "silicon.pocket.lanes256.cycles_per_token"), "", "simulated"),

@@ -54,7 +54,7 @@ def front(ax: Axes, rows: Sequence[lineup.Row], judged: Sequence[Judged]) -> lis
     ax.plot([], [], **_mark(False), label="modelled")
     ax.set_yscale("symlog", linthresh=0.1)
     ticks = [0, 0.1, 1, 10]
-    ax.set(yticks=ticks, yticklabels=[str(t) for t in ticks], ylim=(-2, 100), xlim=(8, 3e5), xscale="log")
+    ax.set(yticks=ticks, yticklabels=[str(t) for t in ticks], ylim=(-20, 100), xlim=(8, 3e5), xscale="log")
     ax.set(xlabel="tokens per second", ylabel="increase of character perplexity, %")
     ax.legend(fontsize=SMALL, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return best

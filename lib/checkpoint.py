@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Iterator, Mapping
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,19 +28,29 @@ def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, torch.Tenso
         file.write(save(contiguous, metadata={"book": json.dumps(metadata)}))
 
 
-def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], Any]:
-    """Read what ``save_tensors`` wrote. Raises BookError if missing, truncated or foreign."""
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[safe_open, Any]]:
     if not Path(path).is_file():
         raise BookError(f"the checkpoint {path} does not exist; check the path")
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            metadata = json.loads((file.metadata() or {})["book"])
+            yield file, json.loads((file.metadata() or {})["book"])
     except SafetensorError as error:
         raise BookError(f"{path} is truncated or no safetensors file ({error}); copy or train it again") from None
     except (KeyError, json.JSONDecodeError):
         raise BookError(f"{path} is not one of this book's checkpoints; use one written by lib.train") from None
-    return tensors, metadata
+
+
+def load_metadata(path: str | os.PathLike[str]) -> Any:
+    """Read the JSON value alone of what ``save_tensors`` wrote. Raises BookError as ``load_tensors``."""
+    with _opened(path) as (_, metadata):
+        return metadata
+
+
+def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], Any]:
+    """Read what ``save_tensors`` wrote. Raises BookError if missing, truncated or foreign."""
+    with _opened(path) as (file, metadata):
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata
 
 
 def save_model(path: str | os.PathLike[str], model: GPT) -> None:
@@ -81,6 +92,6 @@ def load_shipped(name: str) -> tuple[GPT, dict[str, Any]]:
     card = read_json(path.with_suffix(".json"), "the checkpoint's card")
     activation = card.get("model", {}).get("activation", GPTConfig.activation)  # a fine-tuned model may have another
     base = CONFIGS.get(card.get("training", {}).get("model"))
-    if base is None or set(load_tensors(path)[1]) != {"config"}:
+    if base is None or set(load_metadata(path)) != {"config"}:
         raise BookError(f"{name} is no GPT in floating point; load it as the chapter that made it does")
     return load_model(path, dataclasses.replace(base, activation=activation)), card

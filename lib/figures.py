@@ -42,9 +42,7 @@ def front(ax: Axes, rows: Sequence[lineup.Row], judged: Sequence[Judged]) -> lis
         ax.plot(x, y, **_mark(row.tokens_per_s.provenance == "measured"))
         name = row.entry.name.replace("_lanes", " ").replace("openvino", "ov").replace("stateful", "cache")
         name = name.replace("core_sparse", "sparse").replace("_", " ")
-        crowded = any(_beside(row, other) for other in scored)
-        place = {"xytext": (2, 5), "ha": "right", "rotation": -35} if crowded else _place(row)
-        ax.annotate(name, (x, y), textcoords="offset points", fontsize=SMALL, **place)
+        ax.annotate(name, (x, y), textcoords="offset points", fontsize=SMALL, **_place(row, scored))
     measured = [r for r in scored if r.tokens_per_s.provenance == "measured"]
     best = comparison.pareto((r.tokens_per_s.value, r.ppl_increase_pct.value) for r in measured)
     if best:
@@ -67,10 +65,13 @@ def _beside(row: lineup.Row, other: lineup.Row) -> bool:
     return 1 < faster < 1.3 and 0.1 < low < high < 1.2 * low
 
 
-def _place(row: lineup.Row) -> dict[str, object]:
+def _place(row: lineup.Row, others: Sequence[lineup.Row]) -> dict[str, object]:
     """Say where a point's name goes. What was measured: FP32's below to the left, others' below to the right. What was
-    modelled: above, or below to the right where it lies under zero or costs next to nothing; FP32 above.
+    modelled: above, or below to the right where it lies under zero or costs next to nothing; FP32 above. Above to the
+    left, where another point's name would lie over it.
     """
+    if any(_beside(row, other) for other in others):
+        return {"xytext": (2, 5), "ha": "right", "rotation": -35}
     measured, exact = row.tokens_per_s.provenance == "measured", row.entry.quality == lineup.EXACT
     if measured and exact:
         return {"xytext": (-3, -5), "va": "top", "ha": "right", "rotation": 50}

@@ -21,6 +21,15 @@ def write_notebook(path: Path, *cells: str) -> Path:
     return path
 
 
+def run(build: Path, source: str, profile: str = "quick") -> Path:
+    """Execute a chapter that records something, as ``make book`` does; return the executed notebook."""
+    book.SETTINGS.write_text(json.dumps({"corpus": "builtin", "profile": profile, "source": "auto"}))
+    output = build / "executed" / "chapters" / "01_model.ipynb"
+    cell = f"from lib.results import record\n{source};"
+    book.execute(write_notebook(build / "01_model.ipynb", cell), output, profile, "auto")
+    return output
+
+
 @pytest.fixture
 def build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Give the book an empty build folder of its own."""
@@ -85,12 +94,9 @@ def test_execution_records_and_failure_names_the_cell(build: Path) -> None:
 
 
 def test_refreshing_keeps_policy_and_takes_values(build: Path) -> None:
-    book.SETTINGS.write_text(json.dumps({"corpus": "builtin", "profile": "quick", "source": "auto"}))
-    source = 'from lib.results import record\nrecord("a.score", 2.0, "bits", "measured", text="b" * 64)\n'
+    source = 'record("a.score", 2.0, "bits", "measured", text="b" * 64)\n'
     source += 'record("a.rate", 5.0, "MB/s", "measured")\nrecord("a.ratio", 0.5, "", "measured")\n'
-    source += 'record("a.count", 3, "", "measured", text="b" * 64);'
-    output = build / "executed" / "chapters" / "01_model.ipynb"
-    book.execute(write_notebook(build / "01_model.ipynb", source), output, "quick", "auto")
+    run(build, source + 'record("a.count", 3, "", "measured", text="b" * 64)')
     path = book.expected_path("01_model")
     path.parent.mkdir(parents=True)
     old = {"kind": "required", "value": 1.0, "tolerance": 0.25, "max": 3.0}
@@ -113,10 +119,7 @@ def test_refreshing_keeps_policy_and_takes_values(build: Path) -> None:
 
 
 def test_refreshing_without_vnni_leaves_what_depends_on_it(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    book.SETTINGS.write_text(json.dumps({"corpus": "builtin", "profile": "quick", "source": "auto"}))
-    source = 'from lib.results import record\nrecord("a.int8", 22.0, "%", "measured");'
-    output = build / "executed" / "chapters" / "01_model.ipynb"
-    book.execute(write_notebook(build / "01_model.ipynb", source), output, "quick", "auto")
+    run(build, 'record("a.int8", 22.0, "%", "measured")')
     path = book.expected_path("01_model")
     path.parent.mkdir(parents=True)
     entry = {"kind": "required", "value": 1.0, "tolerance": 0.01, "vnni": True}
@@ -128,14 +131,11 @@ def test_refreshing_without_vnni_leaves_what_depends_on_it(build: Path, monkeypa
 
 
 def test_a_figure_of_two_chapters_and_a_quick_run_are_refused(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output = build / "executed" / "chapters" / "01_model.ipynb"
-    source = 'from lib.results import record\nrecord("a.share", 0.25, "fraction", "measured");'
-    book.execute(write_notebook(build / "01_model.ipynb", source), output, "quick", "builtin")
+    output = run(build, 'record("a.share", 0.25, "fraction", "measured")')
     output.with_name("02_data.ipynb").write_bytes(output.read_bytes())
     with pytest.raises(BookError, match="a.share is recorded by 01_model and by 02_data"):
         book.collect()
     monkeypatch.setattr(book, "FULL_RUNS", build / "full")
-    book.SETTINGS.write_text(json.dumps({"corpus": "builtin", "profile": "quick", "source": "auto"}))
     with pytest.raises(BookError, match="not of the full profile"):
         book.keep_full_run()
     assert not (build / "full").exists()
@@ -144,11 +144,8 @@ def test_a_figure_of_two_chapters_and_a_quick_run_are_refused(build: Path, monke
 def test_a_full_run_is_kept_with_its_own_date_machine_and_versions(
     build: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    book.SETTINGS.write_text(json.dumps({"corpus": "builtin", "profile": "full", "source": "auto"}))
     monkeypatch.setattr(book, "FULL_RUNS", tmp_path)
-    output = build / "executed" / "chapters" / "01_model.ipynb"
-    source = 'from lib.results import record\nrecord("a.share", 0.25, "fraction", "measured");'
-    book.execute(write_notebook(build / "01_model.ipynb", source), output, "full", "auto")
+    output = run(build, 'record("a.share", 0.25, "fraction", "measured")', "full")
     executed = json.loads(output.read_text())
     executed["metadata"]["book"]["ran"] = {"machine": "Another", "versions": {"torch": "2.0"}}
     executed["metadata"]["papermill"]["end_time"] = "2026-01-02T03:04:05.678901"

@@ -330,6 +330,7 @@ struct Copy : graph {
             k[i] = kernel::create(copy);
             source(k[i]) = "copy.cc";
             runtime<ratio>(k[i]) = 0.5;
+            heap_size(k[i]) = mode == 16 ? 31745 : 31744;
             dimensions(k[i].in[0]) = {16};
             dimensions(k[i].out[0]) = {mode == 9 ? 0u : 16u};
             location<kernel>(k[i]) = tile(mode == 10 ? 1 : i, 0);
@@ -374,6 +375,7 @@ REFUSED = {
     13: "a cascade is connected to copy as a stream",
     14: "a graph runs after its end",
     15: "a kernel is used before it is created",
+    16: "copy has a heap that leaves its stack no room",
 }
 
 

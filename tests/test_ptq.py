@@ -21,7 +21,6 @@ from lib.evaluate import agreement, divergence, torch_logits
 from lib.export import constants, load_onnx, node_counts, onnx_logits, optimised
 from lib.gpt import GPT
 from lib.processor import has_vnni
-from lib.ptq import BATCH
 from lib.ptq.fake import fake_quantise
 from lib.ptq.graph import check_file, feeds
 from lib.ptq.observe import BINS, OBSERVERS, Activity, min_max, mse, observe, percentile
@@ -138,7 +137,7 @@ def test_sensitivities_name_every_linear_and_are_not_negative(nano: GPT, windows
 
 
 def test_observed_extremes_and_counts_are_those_of_the_inputs(nano: GPT) -> None:
-    windows = ptq.calibration_windows(load_builtin(), BATCH + 3, nano.config.block)  # more than one batch
+    windows = ptq.calibration_windows(load_builtin(), ptq.BATCH + 3, nano.config.block)  # more than one batch
     model, seen = deploy(nano), []
     hook = model.unembed.register_forward_pre_hook(lambda _, x: seen.append(x[0].flatten(0, 1)))
     activity = observe(model, windows)["unembed"]

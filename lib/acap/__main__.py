@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.acap import boards, budget, codegen, qat
+from lib.acap.design import check_written
 from lib.acap.integer import IntegerViT, random_integers
 from lib.acap.mapping import RESOURCES
 from lib.acap.placement import by_engine, place
@@ -60,10 +61,8 @@ def main() -> None:
     if generated and board is not boards.VCK190:
         raise BookError(f"sources are written for vck190 only; leave --out away to see the design for {board.name}")
     if generated:  # what cannot be written is refused before the search and not after it
-        if config.stem != "patch":
-            raise BookError(f"{name} begins with convolutions, which have no sources; leave --out away to see the rest")
         codegen.old_files(given.out)
-        codegen.check_widths(budget.cheapest_widths(name, board, given.min_accuracy))
+        check_written(config, budget.cheapest_widths(name, board, given.min_accuracy))
     design = budget.choose(name, board, given.latency_ms, given.min_accuracy, generated, given.seconds)
     report(name, design)
     if generated:

@@ -17,7 +17,6 @@ import numpy as np
 
 from lib import ROOT
 from lib.acap import constants
-from lib.acap.boards import INT8, Widths
 from lib.acap.design import WORD, Design, Engine, Kernel, Unit
 from lib.acap.integer import IntegerViT
 from lib.acap.mapping import Mapping
@@ -49,7 +48,6 @@ def generate(
     holds something else.
     """
     out = Path(out)
-    check_widths(mapping.kernel.widths)
     design = Design(mapping)
     _check_model(design, model)
     files = _sources(design, model, placement or {})
@@ -82,12 +80,6 @@ def _write_if_changed(path: Path, content: bytes) -> None:
     if not path.exists() or path.read_bytes() != content:
         with atomic_write(path) as file:
             file.write(content)
-
-
-def check_widths(widths: Widths) -> None:
-    """Raise BookError unless the templates compute in these widths: kernels and models here are of eight bits."""
-    if widths != INT8:
-        raise BookError(f"sources are written in {INT8} only, and this design is in {widths}; ask for less accuracy")
 
 
 def _check_model(design: Design, model: IntegerViT) -> None:

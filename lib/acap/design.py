@@ -15,8 +15,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from lib.acap.boards import INT8, Widths
 from lib.acap.mapping import BROADCAST, STACK, TILE, Mapping, Tiling
-from lib.acap.vit import check_images
+from lib.acap.vit import ViTConfig, check_images
 from lib.errors import BookError
 
 WORD = 16  # bytes of a stream's word: 128 bits, the widest that an interface tile offers
@@ -24,6 +25,17 @@ MOST_LANES = 64  # bytes a cycle between PL kernels: 512 bits; wider ones would 
 OUT_COLUMNS = 4  # of a result's tile
 HEAP = STACK // 2  # bytes, which are AMD's default: for small things beside what an engine holds
 WIDE = ("patch", "head")  # their results leave as sums of 32 bits: what follows them in PL needs more than eight
+
+
+def check_written(config: ViTConfig, widths: Widths) -> None:
+    """Raise BookError for a model or for widths that no sources are written for: known before a mapping is searched."""
+    if config.stem != "patch":
+        raise BookError(
+            "the model begins with convolutions, which have no sources: a patch stem alone is one product; "
+            "choose a model that has one"
+        )
+    if widths != INT8:
+        raise BookError(f"sources are written in {INT8} only, and this design is in {widths}; ask for less accuracy")
 
 
 def up(x: int, to: int = TILE) -> int:
@@ -317,8 +329,7 @@ class Design:
 
     def __init__(self, mapping: Mapping) -> None:
         config = mapping.config
-        if config.stem != "patch":
-            raise BookError("only a patch stem is one product; convolutions before the blocks have no engines here")
+        check_written(config, mapping.kernel.widths)
         if config.dim % WORD:
             raise BookError(f"the width {config.dim} is no multiple of {WORD} and so does not fill words; change it")
         self.config, self.batch = config, mapping.batch

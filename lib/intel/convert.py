@@ -109,7 +109,9 @@ def write_card(path: str | os.PathLike[str], config: GPTConfig, source: str) -> 
 def _check_place(path: Path) -> None:
     """Raise BookError if another JSON file, a checkpoint's card say, lies where the card of an IR is to go."""
     place = path.with_suffix(".json")
-    found = read_json(place, "the IR's card") if place.exists() else {"xml_sha256": "of none yet"}
+    if not place.exists():
+        return
+    found = read_json(place, "the IR's card")
     if not isinstance(found, dict) or "xml_sha256" not in found:
         raise BookError(f"{place} is no card of an IR and would be lost; give the IR another name")
 

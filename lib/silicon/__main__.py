@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.checkpoint import load_tensors
+from lib.checkpoint import load_metadata
 from lib.corpus import SOURCES, load_stories
 from lib.errors import BookError, run_command
 from lib.files import atomic_write, sha256
@@ -35,7 +35,7 @@ def integer_model(checkpoint: Path, path: Path, weight_bits: int, source: str) -
     A file that holds an integer model is that model already. BookError where the two would be one file, besides what
     ``make`` and ``model_file.load`` raise.
     """
-    if "numbers" in load_tensors(checkpoint)[1]:
+    if "numbers" in load_metadata(checkpoint):
         return model_file.load(checkpoint)[0]
     if path.resolve() == checkpoint.resolve():
         raise BookError(f"the integer model would take the place of {checkpoint}; choose another folder with --out")

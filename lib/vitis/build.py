@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from lib.checkpoint import load_model, load_tensors
+from lib.checkpoint import load_metadata, load_model
 from lib.corpus import SOURCES, load_stories
 from lib.errors import BookError, run_command
 from lib.export import OnnxStep
@@ -67,8 +67,7 @@ def build(model: GPT, windows: np.ndarray, folder: Path, every: int = EVERY) -> 
 
 def load_either(path: Path) -> GPT:
     """Read a model with ReLU that ``lib.vitis.activation`` wrote, or one that ``lib.vitis.eightbit`` did."""
-    _, metadata = load_tensors(path)
-    return load_eightbit(path) if isinstance(metadata, dict) and "deployed" in metadata else load_model(path)
+    return load_eightbit(path) if "deployed" in load_metadata(path) else load_model(path)
 
 
 def main() -> None:

@@ -64,7 +64,7 @@ struct Node {
     std::vector<std::unique_ptr<Port>> inputs, outputs;
     std::vector<Port*> order;  // of the arguments
     std::function<void(unsigned)> run;
-    unsigned repetitions = 1, heap = 1024;
+    unsigned repetitions = 1, heap = 1024;  // AMD's default, as the stack's below
     double ratio = 0;
     std::string file;
 
@@ -297,6 +297,8 @@ standin::LocationOf location(Kind& of) {
 }
 
 class graph {
+    static constexpr unsigned MEMORY = 32768, STACK = 1024;  // bytes of a tile, and of its engine's stack
+
 public:
     // Check that the graph is whole; nothing runs yet.
     void init() {
@@ -339,6 +341,7 @@ public:
 private:
     static void check(const standin::Node& node) {
         if (node.file.empty()) standin::refuse(node.name + " has no source");
+        if (node.heap + STACK > MEMORY) standin::refuse(node.name + " has a heap that leaves its stack no room");
         if (!(node.ratio > 0 && node.ratio <= 1)) standin::refuse(node.name + " has no runtime ratio in 0 to 1");
         for (const standin::Port* port : node.order) {
             if (!port->channel) standin::refuse(node.name + " has a port that is not connected");
